@@ -1,0 +1,1 @@
+//! The agent: every part wired to real sockets, disks and peers.
