@@ -26,9 +26,13 @@
 mod apply;
 mod command;
 mod desired;
+mod inventory;
 mod outcome;
+mod placement;
+mod planner;
 mod record;
 mod rollout;
+mod voters;
 
 use std::collections::BTreeMap;
 
@@ -37,11 +41,15 @@ use serde::{Deserialize, Serialize};
 
 pub use command::{Command, NewNode, Order};
 pub use desired::{Demand, demand, desired};
+pub use inventory::{AppReport, AppStatus, Electorate, Inventory, NodeReport};
 pub use outcome::{Outcome, Refusal};
+pub use placement::{Holder, place};
+pub use planner::{Act, Plan, Policy, plan};
 pub use record::{
     AppRecord, Fingerprint, NodeRecord, ReleaseRecord, Role, RolloutOutcome, RolloutRecord, RolloutResult,
     Route, Secret, Stage, TokenRecord,
 };
+pub use voters::{Candidate, VoterPolicy, choose_voters, voters_wanted};
 
 /// Releases of an app that stay: the stable one and the ones that a rollback can name.
 pub const RELEASES_KEPT: usize = 3;
