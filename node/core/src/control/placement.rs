@@ -118,15 +118,24 @@ impl<'a> Board<'a> {
                 .iter()
                 .filter(|(node, holder)| holder.accepts && !self.members(group).contains(*node));
             let key = |(node, holder): &(&NodeId, &Holder)| {
-                (self.in_zone(group, &holder.zone), self.load_of(**node), **node)
+                (self.in_zone(group, &holder.zone), self.load_of(**node), lot(group, **node), **node)
             };
             let Some((node, _)) = candidates.min_by_key(key) else { break };
             self.add(group, *node);
         }
-        // The first member forms a new group and leads it first, so the firsts take turns.
-        if is_new && let Some(members) = self.groups.get_mut(&group).filter(|members| !members.is_empty()) {
-            let turn = usize::from(group.0) % members.len();
-            members.rotate_left(turn);
+        if is_new {
+            self.take_turns(group);
+        }
+    }
+
+    /// The first member forms a new group and leads it first: let it be one that does so least.
+    fn take_turns(&mut self, group: GroupId) {
+        let firsts = |node: &NodeId| self.groups.values().filter(|held| held.first() == Some(node)).count();
+        let members = self.members(group).iter().enumerate().skip(1);
+        let current = self.members(group).first().map_or(0, |node| firsts(node).saturating_sub(1));
+        let better = members.map(|(at, node)| (firsts(node), at)).min().filter(|(count, _)| *count < current);
+        if let (Some((_, at)), Some(members)) = (better, self.groups.get_mut(&group)) {
+            members.swap(0, at);
         }
     }
 
@@ -179,6 +188,15 @@ impl<'a> Board<'a> {
         let after = zones(&mut members.iter().map(|member| if *member == old { new } else { *member }));
         after >= before
     }
+}
+
+/// Decides between equals, differently for each group: else the same few nodes would hold the same
+/// groups together, and the death of one would fall on its companions alone. (SplitMix64's last steps.)
+fn lot(group: GroupId, node: NodeId) -> u64 {
+    let mut mixed = node.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(group.0).rotate_right(16);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 #[cfg(test)]

@@ -1,0 +1,404 @@
+//! The planner against a farm of simulated agents that die, come back and get old messages.
+//!
+//! The farm keeps its promises in every step (at most two releases of an app among the agents that are
+//! up; what fails never becomes stable; a deposed controller's messages do nothing), and comes to rest
+//! when the faults stop: every rollout ended, every agent running what it should.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use proto::ids::{Epoch, NodeId, ReleaseId};
+use proto::peer::Phase;
+
+use super::super::*;
+use super::{Log, TOKEN, newcomer, release};
+
+const APP: &str = "shop";
+/// Releases from here on fail wherever they are started.
+const FIRST_BAD: u8 = 6;
+
+/// An agent as far as the planner can tell it from a real one.
+#[derive(Default)]
+struct Agent {
+    up: bool,
+    /// When it came up or went down.
+    since_ms: u64,
+    epoch_seen: Epoch,
+    /// Survives a restart, as the disk does.
+    releases: BTreeSet<ReleaseId>,
+    /// What it was told last, or read in the log when it started.
+    told: Option<(Option<ReleaseId>, u64)>,
+    status: Option<AppStatus>,
+    /// The instance that takes requests: the old one until the new one is ready.
+    serving: Option<ReleaseId>,
+}
+
+impl Agent {
+    fn die(&mut self, now_ms: u64) {
+        *self = Self {
+            since_ms: now_ms,
+            epoch_seen: self.epoch_seen,
+            releases: std::mem::take(&mut self.releases),
+            ..Self::default()
+        };
+    }
+
+    /// Comes up and runs what the log says, as an agent does that has caught up with it.
+    fn start(&mut self, demand: Option<Demand>, now_ms: u64) {
+        self.up = true;
+        self.since_ms = now_ms;
+        if let Some(demand) = demand.filter(|demand| demand.release.is_some()) {
+            self.releases.extend(demand.release);
+            self.run(demand.release, demand.attempt);
+        }
+    }
+
+    fn act(&mut self, epoch: Epoch, act: &Act) {
+        if !self.up || epoch < self.epoch_seen {
+            return;
+        }
+        self.epoch_seen = epoch;
+        match act {
+            Act::Fetch { release, .. } => {
+                self.releases.insert(*release);
+            }
+            Act::Run { release, attempt, .. } => self.run(*release, *attempt),
+        }
+    }
+
+    fn run(&mut self, release: Option<ReleaseId>, attempt: u64) {
+        let (now, known) =
+            self.told.map_or((None, None), |(release, attempt)| (Some(release), Some(attempt)));
+        if known.is_some_and(|known| attempt < known) {
+            return;
+        }
+        self.told = Some((release, attempt));
+        if now != Some(release) || (known != Some(attempt) && self.status == Some(AppStatus::Failed)) {
+            self.status = Some(if release.is_some() { AppStatus::Starting } else { AppStatus::Stopping });
+        }
+    }
+
+    /// One step of what an agent does by itself.
+    fn go_on(&mut self) {
+        let Some((release, _)) = self.told.filter(|_| self.up) else { return };
+        match (self.status, release) {
+            (Some(AppStatus::Starting), Some(release)) if release.0[0] >= FIRST_BAD => {
+                self.status = Some(AppStatus::Failed);
+            }
+            (Some(AppStatus::Starting), Some(release)) => {
+                self.status = Some(AppStatus::Ready);
+                self.serving = Some(release);
+            }
+            (Some(AppStatus::Stopping), None) => {
+                self.status = Some(AppStatus::Stopped);
+                self.serving = None;
+            }
+            (_, _) => {}
+        }
+    }
+
+    fn report(&self) -> NodeReport {
+        let mut report = NodeReport::new(self.up, self.since_ms, self.up, None);
+        if !self.up {
+            return report;
+        }
+        report.phase = Phase::Ready;
+        report.releases.clone_from(&self.releases);
+        if let (Some((release, attempt)), Some(state)) = (self.told, self.status) {
+            let app = AppReport { release, state, message: "it fell over".to_owned(), attempt };
+            report.apps.insert(APP.to_owned(), app);
+        }
+        report.serving.entry(APP.to_owned()).or_default().extend(self.serving);
+        report
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Kill(usize),
+    Revive(usize),
+    Join,
+    Deploy(u8),
+    RollBack,
+    NewController,
+    /// So many messages of the next plan are lost or late.
+    Lossy(u8),
+    Deliver(usize),
+    Pass,
+}
+
+struct World {
+    log: Log,
+    agents: BTreeMap<NodeId, Agent>,
+    electorate: Electorate,
+    late_acts: Vec<(Epoch, NodeId, Act)>,
+    late_commands: Vec<Command>,
+    lossy: u8,
+}
+
+impl World {
+    fn new(nodes: u8) -> Self {
+        let mut world = Self {
+            log: Log::started(),
+            agents: BTreeMap::new(),
+            electorate: Electorate { voters: [NodeId(1)].into(), learners: BTreeSet::new() },
+            late_acts: Vec::new(),
+            late_commands: Vec::new(),
+            lossy: 0,
+        };
+        world.agents.insert(NodeId(1), Agent { up: true, ..Agent::default() });
+        (1..nodes).for_each(|_| world.join());
+        world.log.start_controller(NodeId(1));
+        world
+    }
+
+    fn join(&mut self) {
+        let key = u8::try_from(self.agents.len() + 1).unwrap();
+        let node = newcomer(&format!("node-{key}"), key);
+        let outcome = self.log.write(&Command::AdmitNode { token_hash: TOKEN, node, replaces: None });
+        let Outcome::Admitted { node, .. } = outcome else { panic!("{outcome:?}") };
+        let mut agent = Agent::default();
+        agent.start(demand(&self.log.state, APP, node), self.log.now_ms);
+        self.agents.insert(node, agent);
+    }
+
+    fn nth(&self, n: usize) -> NodeId {
+        *self.agents.keys().nth(n % self.agents.len()).unwrap()
+    }
+
+    fn happen(&mut self, event: &Event) {
+        let now_ms = self.log.now_ms;
+        match event {
+            Event::Kill(n) => {
+                let node = self.nth(*n);
+                self.agents.get_mut(&node).unwrap().die(now_ms);
+            }
+            Event::Revive(n) => self.revive(self.nth(*n)),
+            Event::Join if self.agents.len() < 8 => self.join(),
+            Event::Deploy(n) => {
+                self.log.register(APP, *n, Route::default());
+                self.log.target(APP, release(*n));
+            }
+            Event::RollBack => {
+                self.log.write(&Command::Rollback { app: APP.to_owned(), to: None });
+            }
+            Event::NewController => {
+                self.log.start_controller(NodeId(1));
+            }
+            Event::Lossy(n) => self.lossy = *n,
+            Event::Deliver(n) => self.deliver_late(*n),
+            Event::Join | Event::Pass => {}
+        }
+    }
+
+    fn revive(&mut self, node: NodeId) {
+        let demand = demand(&self.log.state, APP, node);
+        let agent = self.agents.get_mut(&node).unwrap();
+        if !agent.up {
+            agent.start(demand, self.log.now_ms);
+        }
+    }
+
+    /// Something that was on its way for long arrives, perhaps from a controller that is no more.
+    fn deliver_late(&mut self, n: usize) {
+        if !self.late_acts.is_empty() {
+            let (epoch, node, act) = self.late_acts.swap_remove(n % self.late_acts.len());
+            self.agents.get_mut(&node).unwrap().act(epoch, &act);
+        }
+        if !self.late_commands.is_empty() {
+            let command = self.late_commands.swap_remove(n % self.late_commands.len());
+            self.log.write(&command);
+        }
+    }
+
+    /// Plans and carries out, then lets the agents go on. Whether there was anything to do.
+    fn tick(&mut self) -> bool {
+        self.log.now_ms += 1_000;
+        let nodes = self.agents.iter().map(|(node, agent)| (*node, agent.report())).collect();
+        let inventory = Inventory { nodes, electorate: self.electorate.clone() };
+        let plan = plan(&self.log.state, &inventory, self.log.now_ms, &Policy::default());
+        let idle = plan == Plan::default();
+        let epoch = self.log.state.epoch;
+        for command in plan.commands {
+            if self.is_lost() { self.late_commands.push(command) } else { self.carry_out(&command) }
+        }
+        for (node, act) in plan.acts {
+            if self.is_lost() {
+                self.late_acts.push((epoch, node, act));
+            } else {
+                self.agents.get_mut(&node).unwrap().act(epoch, &act);
+            }
+        }
+        self.electorate = plan.electorate.unwrap_or(inventory.electorate);
+        self.agents.values_mut().for_each(Agent::go_on);
+        !idle
+    }
+
+    fn carry_out(&mut self, command: &Command) {
+        let outcome = self.log.write(command);
+        assert!(
+            !matches!(outcome, Outcome::Refused(_)),
+            "a planner decides what holds: {command:?} {outcome:?}"
+        );
+    }
+
+    fn is_lost(&mut self) -> bool {
+        let lost = self.lossy > 0;
+        self.lossy = self.lossy.saturating_sub(1);
+        lost
+    }
+
+    /// What must hold in every step.
+    fn check(&self) {
+        let serving: BTreeSet<ReleaseId> = self.agents.values().filter_map(|agent| agent.serving).collect();
+        assert!(serving.len() <= 2, "{serving:?} serve at a time");
+        if let Some(record) = self.log.state.apps.get(APP) {
+            let stable = record.stable.into_iter().chain(record.history.iter().copied());
+            assert!(stable.clone().all(|release| release.0[0] < FIRST_BAD), "a failed release is stable");
+            assert!(record.history.len() <= RELEASES_KEPT);
+            let kept = stable.chain(record.target());
+            assert!(kept.clone().all(|release| self.log.state.releases.contains_key(&release)));
+        }
+        assert!(self.agents.values().all(|agent| agent.epoch_seen <= self.log.state.epoch));
+    }
+
+    /// Heals everything, and waits until the controller has nothing left to do.
+    fn come_to_rest(&mut self) {
+        self.lossy = 0;
+        let nodes: Vec<NodeId> = self.agents.keys().copied().collect();
+        nodes.into_iter().for_each(|node| self.revive(node));
+        // A rollout takes some steps a node, and there is one at a time: 100 is ample.
+        for _ in 0..100 {
+            let busy = self.tick();
+            self.check();
+            let rolling = self.log.state.apps.get(APP).is_some_and(|record| record.rollout.is_some());
+            if !busy && !rolling {
+                return;
+            }
+        }
+        panic!("not at rest: {:?}", self.log.state.apps.get(APP));
+    }
+
+    fn outcome(&self) -> &RolloutOutcome {
+        self.log.state.apps[APP].last_outcome.as_ref().unwrap()
+    }
+
+    fn running(&self) -> BTreeMap<NodeId, Option<ReleaseId>> {
+        self.agents.iter().map(|(node, agent)| (*node, agent.serving)).collect()
+    }
+}
+
+#[test]
+fn a_release_is_rolled_out_one_node_after_the_other() {
+    let mut world = World::new(3);
+    world.happen(&Event::Deploy(1));
+    world.come_to_rest();
+    world.happen(&Event::Deploy(2));
+    let mut counts = Vec::new();
+    while world.log.state.apps[APP].rollout.is_some() {
+        world.tick();
+        world.check();
+        let moving = world.agents.values().filter(|agent| agent.status == Some(AppStatus::Starting)).count();
+        assert!(moving <= 1, "one at a time");
+        counts.push(world.agents.values().filter(|agent| agent.serving == Some(release(2))).count());
+    }
+    assert!(counts.contains(&1) && counts.contains(&2) && counts.last() == Some(&3), "{counts:?}");
+    assert_eq!(world.outcome().result, RolloutResult::Done);
+}
+
+#[test]
+fn a_release_that_fails_on_one_node_reaches_no_other_and_the_farm_goes_back() {
+    let mut world = World::new(3);
+    world.happen(&Event::Deploy(1));
+    world.come_to_rest();
+    world.happen(&Event::Deploy(FIRST_BAD));
+    let mut told = BTreeSet::new();
+    while let Some(rollout) = world.log.state.apps[APP].rollout.clone() {
+        told.extend(rollout.assigned);
+        world.tick();
+        world.check();
+    }
+    assert_eq!(told.len(), 1);
+    assert_eq!(world.outcome().result, RolloutResult::RolledBack);
+    assert_eq!(world.outcome().reason, "failed on node-1: it fell over");
+    world.come_to_rest();
+    assert!(world.running().values().all(|running| *running == Some(release(1))));
+}
+
+#[test]
+fn a_node_that_is_down_is_named_as_behind_and_catches_up() {
+    let mut world = World::new(3);
+    world.happen(&Event::Kill(2));
+    world.happen(&Event::Deploy(1));
+    while world.log.state.apps.get(APP).is_none_or(|record| record.rollout.is_some()) {
+        world.tick();
+    }
+    let behind = &world.outcome().behind;
+    assert_eq!(behind.values().map(String::as_str).collect::<Vec<_>>(), ["down"]);
+    let node = *behind.keys().next().unwrap();
+    world.come_to_rest();
+    assert_eq!(world.running()[&node], Some(release(1)));
+}
+
+#[test]
+fn a_rollout_that_nobody_can_carry_out_ends_at_its_deadline() {
+    let mut world = World::new(1);
+    world.happen(&Event::Kill(0));
+    world.happen(&Event::Deploy(1));
+    world.log.now_ms += 600_000;
+    world.tick();
+    world.tick();
+    assert_eq!(world.outcome().result, RolloutResult::Failed);
+    assert!(world.outcome().reason.contains("deadline"), "{}", world.outcome().reason);
+}
+
+#[test]
+fn a_successor_goes_on_where_the_log_says() {
+    let mut world = World::new(3);
+    world.happen(&Event::Deploy(1));
+    while world.agents.values().all(|agent| agent.serving.is_none()) {
+        world.tick();
+    }
+    let attempt = world.log.state.apps[APP].rollout.as_ref().unwrap().attempt;
+    world.happen(&Event::NewController);
+    world.come_to_rest();
+    assert_eq!((world.outcome().attempt, world.outcome().result), (attempt, RolloutResult::Done));
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        3 => (0usize..8).prop_map(Event::Kill),
+        3 => (0usize..8).prop_map(Event::Revive),
+        1 => Just(Event::Join),
+        3 => (1u8..=FIRST_BAD + 1).prop_map(Event::Deploy),
+        1 => Just(Event::RollBack),
+        1 => Just(Event::NewController),
+        2 => (1u8..4).prop_map(Event::Lossy),
+        3 => (0usize..50).prop_map(Event::Deliver),
+        8 => Just(Event::Pass),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    #[test]
+    fn under_deaths_losses_and_late_messages_the_farm_keeps_its_promises_and_comes_to_rest(
+        nodes in 1u8..6, events in prop::collection::vec(events(), 1..120),
+    ) {
+        let mut world = World::new(nodes);
+        for event in &events {
+            world.happen(event);
+            world.check();
+            world.tick();
+            world.check();
+        }
+        world.come_to_rest();
+        let stable = world.log.state.apps.get(APP).and_then(|record| record.stable);
+        prop_assert!(world.running().values().all(|running| *running == stable), "{:?}", world.running());
+        let voters = if world.agents.len() < 3 { 1 } else if world.agents.len() < 7 { 3 } else { 5 };
+        // A fourth and fifth voter wait until they have been up for a while.
+        prop_assert!(world.electorate.voters.len() <= voters && !world.electorate.voters.is_empty());
+        prop_assert!(world.log.state.placement.values().all(|held| held.len() == world.agents.len().min(3)));
+    }
+}
