@@ -75,23 +75,27 @@ impl Rollout<'_> {
         if left.is_empty() || (able.is_empty() && self.is_late()) {
             return self.finish_forwards();
         }
+        let strays = self.strays();
         if self.is_late() {
-            return Some(
-                self.turn_back(format!("the deadline passed with {} still to come", self.names(&left))),
-            );
+            let mut reason = format!("the deadline passed with {} still to come", self.names(&left));
+            if strays.len() > 1 {
+                reason += &format!(", while {} did not come to the stable release", self.names(&strays));
+            }
+            return Some(self.turn_back(reason));
         }
-        let node = able.into_iter().find(|node| self.may_go(*node))?;
+        // A stray that is alone goes first: that leaves two releases again.
+        let node = able.into_iter().find(|node| strays.iter().all(|stray| stray == node))?;
         Some(Order::Assign { app: self.app.to_owned(), attempt: self.rollout.attempt, node })
     }
 
-    /// Whether `next` would not bring a third release: no other node may still serve one that is neither
-    /// the stable one nor this. (Such a node was away while a rollout ended, and is catching up.)
-    fn may_go(&self, next: NodeId) -> bool {
+    /// Nodes that serve a release which is neither the stable one nor this: they were away while a
+    /// rollout ended, and are catching up or can not. To begin anything beside them would bring a third
+    /// release, so it waits; an operator's way out, when they can not, is a rollback to theirs.
+    fn strays(&self) -> Vec<NodeId> {
         let known =
             |release: &ReleaseId| *release == self.rollout.release || Some(*release) == self.record.stable;
-        let others = self.farm.app_nodes().map(|(node, _)| node).filter(|node| *node != next);
-        let mut others = others.filter(|node| self.farm.is_alive(*node));
-        others.all(|node| self.serving(node).all(known))
+        let here = self.farm.app_nodes().map(|(node, _)| node).filter(|node| self.farm.is_alive(*node));
+        here.filter(|node| !self.serving(*node).all(known)).collect()
     }
 
     fn serving(&self, node: NodeId) -> impl Iterator<Item = &ReleaseId> {

@@ -14,13 +14,25 @@ use super::super::*;
 use super::{Log, TOKEN, newcomer, release};
 
 const APP: &str = "shop";
+/// Releases from here on fail on nodes with an even id.
+const FIRST_FLAKY: u8 = 4;
 /// Releases from here on fail wherever they are started.
 const FIRST_BAD: u8 = 6;
+
+fn fails_on(node: NodeId, release: ReleaseId) -> bool {
+    release.0[0] >= FIRST_BAD || (release.0[0] >= FIRST_FLAKY && node.0.is_multiple_of(2))
+}
 
 /// An agent as far as the planner can tell it from a real one.
 #[derive(Default)]
 struct Agent {
     up: bool,
+    /// It runs on and nobody reaches it.
+    cut_off: bool,
+    /// It was cut off and has not been told yet what it missed.
+    estranged: bool,
+    /// Steps in which it does nothing.
+    stalled: u8,
     /// When it came up or went down.
     since_ms: u64,
     epoch_seen: Epoch,
@@ -54,7 +66,7 @@ impl Agent {
     }
 
     fn act(&mut self, epoch: Epoch, act: &Act) {
-        if !self.up || epoch < self.epoch_seen {
+        if !self.up || self.cut_off || epoch < self.epoch_seen {
             return;
         }
         self.epoch_seen = epoch;
@@ -79,10 +91,14 @@ impl Agent {
     }
 
     /// One step of what an agent does by itself.
-    fn go_on(&mut self) {
+    fn go_on(&mut self, id: NodeId) {
         let Some((release, _)) = self.told.filter(|_| self.up) else { return };
+        if self.stalled > 0 {
+            self.stalled -= 1;
+            return;
+        }
         match (self.status, release) {
-            (Some(AppStatus::Starting), Some(release)) if release.0[0] >= FIRST_BAD => {
+            (Some(AppStatus::Starting), Some(release)) if fails_on(id, release) => {
                 self.status = Some(AppStatus::Failed);
             }
             (Some(AppStatus::Starting), Some(release)) => {
@@ -98,10 +114,8 @@ impl Agent {
     }
 
     fn report(&self) -> NodeReport {
-        let mut report = NodeReport::new(self.up, self.since_ms, self.up, None);
-        if !self.up {
-            return report;
-        }
+        let here = self.up && !self.cut_off;
+        let mut report = NodeReport::new(here, self.since_ms, here, None);
         report.phase = Phase::Ready;
         report.releases.clone_from(&self.releases);
         if let (Some((release, attempt)), Some(state)) = (self.told, self.status) {
@@ -117,6 +131,8 @@ impl Agent {
 enum Event {
     Kill(usize),
     Revive(usize),
+    CutOff(usize),
+    Stall(usize, u8),
     Join,
     Deploy(u8),
     RollBack,
@@ -174,6 +190,15 @@ impl World {
                 self.agents.get_mut(&node).unwrap().die(now_ms);
             }
             Event::Revive(n) => self.revive(self.nth(*n)),
+            Event::CutOff(n) => {
+                let node = self.nth(*n);
+                let agent = self.agents.get_mut(&node).unwrap();
+                (agent.cut_off, agent.since_ms) = (agent.up, now_ms);
+            }
+            Event::Stall(n, steps) => {
+                let node = self.nth(*n);
+                self.agents.get_mut(&node).unwrap().stalled = *steps;
+            }
             Event::Join if self.agents.len() < 8 => self.join(),
             Event::Deploy(n) => {
                 self.log.register(APP, *n, Route::default());
@@ -196,6 +221,9 @@ impl World {
         let agent = self.agents.get_mut(&node).unwrap();
         if !agent.up {
             agent.start(demand, self.log.now_ms);
+        }
+        if agent.cut_off {
+            (agent.cut_off, agent.estranged, agent.since_ms) = (false, true, self.log.now_ms);
         }
     }
 
@@ -230,11 +258,21 @@ impl World {
             }
         }
         self.electorate = plan.electorate.unwrap_or(inventory.electorate);
-        self.agents.values_mut().for_each(Agent::go_on);
+        for (node, agent) in &mut self.agents {
+            agent.go_on(*node);
+            let demanded = demand(&self.log.state, APP, *node).map(|demand| demand.release);
+            agent.estranged &= agent.serving.is_some() && agent.serving != demanded.flatten();
+        }
         !idle
     }
 
     fn carry_out(&mut self, command: &Command) {
+        if let Command::Order { order: Order::Assign { node, .. }, .. } = command {
+            let record = &self.log.state.apps[APP];
+            let others = self.agents.iter().filter(|(id, agent)| *id != node && agent.up && !agent.cut_off);
+            let mut serving = others.filter_map(|(_, agent)| agent.serving);
+            assert!(serving.all(|release| [record.stable, record.target()].contains(&Some(release))));
+        }
         let outcome = self.log.write(command);
         assert!(
             !matches!(outcome, Outcome::Refused(_)),
@@ -250,7 +288,8 @@ impl World {
 
     /// What must hold in every step.
     fn check(&self) {
-        let serving: BTreeSet<ReleaseId> = self.agents.values().filter_map(|agent| agent.serving).collect();
+        let reached = self.agents.values().filter(|agent| !agent.cut_off && !agent.estranged);
+        let serving: BTreeSet<ReleaseId> = reached.filter_map(|agent| agent.serving).collect();
         assert!(serving.len() <= 2, "{serving:?} serve at a time");
         if let Some(record) = self.log.state.apps.get(APP) {
             let stable = record.stable.into_iter().chain(record.history.iter().copied());
@@ -267,8 +306,9 @@ impl World {
         self.lossy = 0;
         let nodes: Vec<NodeId> = self.agents.keys().copied().collect();
         nodes.into_iter().for_each(|node| self.revive(node));
-        // A rollout takes some steps a node, and there is one at a time: 100 is ample.
-        for _ in 0..100 {
+        self.agents.values_mut().for_each(|agent| agent.stalled = 0);
+        // A rollout takes some steps a node, and at most its deadline of 600 steps.
+        for _ in 0..800 {
             let busy = self.tick();
             self.check();
             let rolling = self.log.state.apps.get(APP).is_some_and(|record| record.rollout.is_some());
@@ -277,6 +317,10 @@ impl World {
             }
         }
         panic!("not at rest: {:?}", self.log.state.apps.get(APP));
+    }
+
+    fn rollout(&self) -> RolloutRecord {
+        self.log.state.apps[APP].rollout.clone().unwrap()
     }
 
     fn outcome(&self) -> &RolloutOutcome {
@@ -365,10 +409,81 @@ fn a_successor_goes_on_where_the_log_says() {
     assert_eq!((world.outcome().attempt, world.outcome().result), (attempt, RolloutResult::Done));
 }
 
+/// A farm of three on release 1, of which a rollout of `n` has reached the stage `Rolling`.
+fn rolling(n: u8) -> World {
+    let mut world = World::new(3);
+    world.happen(&Event::Deploy(1));
+    world.come_to_rest();
+    world.happen(&Event::Deploy(n));
+    while world.rollout().stage == Stage::Distribute {
+        world.tick();
+    }
+    world
+}
+
+#[test]
+fn while_a_node_serves_a_third_release_no_other_node_is_told_to_change() {
+    let mut world = rolling(2);
+    let odd = world.nth(2);
+    world.agents.get_mut(&odd).unwrap().serving = Some(release(3));
+    world.tick();
+    assert_eq!(world.rollout().assigned, BTreeSet::from([odd]), "the odd one first: it makes them two again");
+    let mut world = rolling(2);
+    for node in [world.nth(1), world.nth(2)] {
+        world.agents.get_mut(&node).unwrap().serving = Some(release(3));
+    }
+    world.tick();
+    assert!(world.rollout().assigned.is_empty());
+}
+
+#[test]
+fn going_back_is_not_over_while_a_node_still_serves_the_failed_release() {
+    let mut world = rolling(2);
+    let first = world.nth(0);
+    while world.agents[&first].serving != Some(release(2)) {
+        world.tick();
+    }
+    world.happen(&Event::Stall(0, 100));
+    let attempt = world.rollout().attempt;
+    world.log.order(Order::TurnBack { app: APP.to_owned(), attempt, reason: "enough".to_owned() });
+    for _ in 0..10 {
+        world.tick();
+        assert_eq!(world.rollout().stage, Stage::RollingBack);
+    }
+    world.agents.get_mut(&first).unwrap().status = Some(AppStatus::Failed);
+    world.tick();
+    assert_eq!(world.rollout().stage, Stage::RollingBack, "its instance is still there");
+    world.agents.get_mut(&first).unwrap().serving = None;
+    world.tick();
+    assert_eq!(world.outcome().result, RolloutResult::RolledBack);
+}
+
+#[test]
+fn what_a_node_said_of_an_earlier_attempt_says_nothing_of_this_one() {
+    for (said, word) in [(AppStatus::Failed, "failure"), (AppStatus::Ready, "success")] {
+        let mut world = rolling(2);
+        let first = world.nth(0);
+        let attempt = world.rollout().attempt;
+        world.happen(&Event::Stall(0, 100));
+        let agent = world.agents.get_mut(&first).unwrap();
+        (agent.told, agent.status) = (Some((Some(release(2)), attempt - 1)), Some(said));
+        world.lossy = 2;
+        world.log.order(Order::Assign { app: APP.to_owned(), attempt, node: first });
+        let before = world.rollout();
+        world.tick();
+        assert_eq!(world.rollout(), before, "no {word} yet");
+        let again = Act::Run { app: APP.to_owned(), release: Some(release(2)), attempt };
+        let told = world.late_acts.iter().any(|(_, node, act)| *node == first && *act == again);
+        assert!(told, "it is told again");
+    }
+}
+
 fn events() -> impl Strategy<Value = Event> {
     prop_oneof![
         3 => (0usize..8).prop_map(Event::Kill),
-        3 => (0usize..8).prop_map(Event::Revive),
+        4 => (0usize..8).prop_map(Event::Revive),
+        2 => (0usize..8).prop_map(Event::CutOff),
+        2 => (0usize..8, 1u8..10).prop_map(|(node, steps)| Event::Stall(node, steps)),
         1 => Just(Event::Join),
         3 => (1u8..=FIRST_BAD + 1).prop_map(Event::Deploy),
         1 => Just(Event::RollBack),
@@ -395,7 +510,11 @@ proptest! {
         }
         world.come_to_rest();
         let stable = world.log.state.apps.get(APP).and_then(|record| record.stable);
-        prop_assert!(world.running().values().all(|running| *running == stable), "{:?}", world.running());
+        for (node, agent) in &world.agents {
+            let failed = stable.is_some_and(|release| fails_on(*node, release));
+            prop_assert_eq!(agent.told.and_then(|(release, _)| release), stable);
+            prop_assert!(agent.serving == stable || failed, "{} serves {:?}", node, agent.serving);
+        }
         let voters = if world.agents.len() < 3 { 1 } else if world.agents.len() < 7 { 3 } else { 5 };
         // A fourth and fifth voter wait until they have been up for a while.
         prop_assert!(world.electorate.voters.len() <= voters && !world.electorate.voters.is_empty());
