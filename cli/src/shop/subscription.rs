@@ -1,0 +1,122 @@
+//! What the farm says is stale, as it says it: CacheService.Subscribe on the apps' socket.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use proto::v1::cache_service_client::CacheServiceClient;
+use proto::v1::subscribe_response::Event;
+use proto::v1::{StreamPosition, SubscribeRequest};
+
+use super::prices::Prices;
+use crate::local;
+
+/// The agent is on this machine: it is there again soon or this app is not.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+
+/// Follows for ever. Every gap drops all that is cached, since a change may have fallen into it.
+pub async fn follow(socket: PathBuf, keyspace: String, prices: Arc<Prices>) {
+    let mut seen = Seen::default();
+    let mut pause = PAUSE_FIRST;
+    loop {
+        let before = seen.heard;
+        if let Err(reason) = follow_once(&socket, &keyspace, &prices, &mut seen).await {
+            eprintln!("prices are not cached for now: {reason}");
+        }
+        prices.cut_off();
+        pause = if seen.heard > before { PAUSE_FIRST } else { (pause * 2).min(PAUSE_MAX) };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn follow_once(
+    socket: &std::path::Path,
+    keyspace: &str,
+    prices: &Prices,
+    seen: &mut Seen,
+) -> Result<(), String> {
+    let channel = local::connect(socket).await.map_err(|failure| failure.to_string())?;
+    let request = SubscribeRequest { keyspace: keyspace.to_owned(), resume: seen.vector() };
+    let answer = CacheServiceClient::new(channel).subscribe(request).await;
+    let mut stream = answer.map_err(|status| status.message().to_owned())?.into_inner();
+    // The agent answers once it has registered the subscriber: from here on nothing is missed.
+    prices.subscribed();
+    seen.heard += 1;
+    while let Some(message) = stream.message().await.map_err(|status| status.message().to_owned())? {
+        match message.event {
+            Some(Event::Invalidation(invalidation)) => {
+                prices.drop_keys(invalidation.keys.iter().map(AsRef::as_ref));
+                seen.note(invalidation.position);
+            }
+            Some(Event::Flush(flush)) => {
+                prices.flush();
+                seen.start_from(flush.resume);
+            }
+            // An event of a later version could be anything.
+            None => prices.flush(),
+        }
+    }
+    Ok(())
+}
+
+/// How far each node's stream was heard, to go on from after a gap.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Subscriptions that came about.
+    heard: u64,
+    positions: BTreeMap<u64, (u64, u64)>,
+}
+
+impl Seen {
+    fn note(&mut self, position: Option<StreamPosition>) {
+        let Some(StreamPosition { node, generation, sequence }) = position else { return };
+        let known = self.positions.entry(node).or_default();
+        *known = (*known).max((generation, sequence));
+    }
+
+    fn start_from(&mut self, resume: Vec<StreamPosition>) {
+        self.positions.clear();
+        for position in resume {
+            self.note(Some(position));
+        }
+    }
+
+    fn vector(&self) -> Vec<StreamPosition> {
+        let positions = self.positions.iter();
+        positions
+            .map(|(node, (generation, sequence))| StreamPosition {
+                node: *node,
+                generation: *generation,
+                sequence: *sequence,
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(node: u64, generation: u64, sequence: u64) -> StreamPosition {
+        StreamPosition { node, generation, sequence }
+    }
+
+    #[test]
+    fn a_new_life_of_a_node_counts_for_more_than_a_long_old_one() {
+        let mut seen = Seen::default();
+        seen.note(Some(at(1, 1, 900)));
+        seen.note(Some(at(1, 2, 3)));
+        seen.note(Some(at(1, 1, 901)));
+        assert_eq!(seen.vector(), [at(1, 2, 3)]);
+    }
+
+    #[test]
+    fn a_flush_replaces_the_whole_vector() {
+        let mut seen = Seen::default();
+        seen.note(Some(at(1, 1, 9)));
+        seen.start_from(vec![at(2, 1, 4)]);
+        assert_eq!(seen.vector(), [at(2, 1, 4)]);
+    }
+}
