@@ -1,0 +1,1 @@
+//! The state against a model, and the properties that replication rests on.
