@@ -1,1 +1,31 @@
-//! 
+//! Releases on this node, and the instances that run them.
+//!
+//! ```text
+//!   folder ──collect──▶ files ──▶ ReleaseManifest ──▶ ReleaseStore ──unpack──▶ releases/<id>/
+//!                                   │ id = blake3        │ blobs by content          │
+//!                                   ▼                    ▼                           ▼
+//!                             the control log      other nodes fetch           Supervisor: start,
+//!                             holds the id         and verify them             probe, replace, stop
+//! ```
+//!
+//! The crate knows one node. Which release should run here is decided elsewhere, as is where a blob
+//! that is missing comes from; this is where a release is checked, kept and run.
+//!
+//! Architecture Invariant: nothing that came from a folder, a peer or the disk is used as a path or a
+//! command before [`ReleaseManifest`] and [`AppSpec`] have accepted it.
+//!
+//! Architecture Invariant: a process is never signalled because of its number alone.
+
+mod collect;
+mod manifest;
+mod spec;
+
+pub use collect::{CollectError, SourceEntry, SourceKind, collect};
+pub use manifest::{
+    Content, Entry, EntryPath, FileContent, LinkTarget, ManifestError, PathError, ReleaseManifest,
+    VERSION_BYTES_MAX,
+};
+pub use spec::{
+    AppSpec, Health, Keep, Limits, Readiness, Restart, Rollout, Route, Run, SPEC_BYTES_MAX, SPEC_FILE,
+    SpecError, Startup, Stop, StopSignal, is_name,
+};
