@@ -42,7 +42,7 @@ use serde::{Deserialize, Serialize};
 pub use command::{Command, NewNode, Order};
 pub use desired::{Demand, demand, desired};
 pub use inventory::{AppReport, AppStatus, Electorate, Inventory, NodeReport};
-pub use outcome::{Outcome, Refusal};
+pub use outcome::{Applied, Outcome, Refusal};
 pub use placement::{Holder, place};
 pub use planner::{Act, Plan, Policy, plan};
 pub use record::{

@@ -11,7 +11,7 @@ use super::outcome::{Outcome, Refusal};
 use super::record::{AppRecord, Fingerprint, NodeRecord, ReleaseRecord, Role, TokenRecord};
 use super::{ControlState, RELEASES_WAITING_MAX, TOKENS_MAX};
 
-type Applied = Result<Outcome, Refusal>;
+type Verdict = Result<Outcome, Refusal>;
 
 impl ControlState {
     /// Applies the entry at `index`, which the group's leader stamped with `now_ms`.
@@ -19,7 +19,7 @@ impl ControlState {
         self.try_apply(index, now_ms, command).unwrap_or_else(Outcome::Refused)
     }
 
-    fn try_apply(&mut self, index: u64, now_ms: u64, command: &Command) -> Applied {
+    fn try_apply(&mut self, index: u64, now_ms: u64, command: &Command) -> Verdict {
         if let Command::Genesis { cluster, groups, first, token } = command {
             return self.genesis(*cluster, *groups, first, token.as_ref());
         }
@@ -54,7 +54,7 @@ impl ControlState {
         groups: u16,
         first: &NewNode,
         token: Option<&(String, TokenRecord)>,
-    ) -> Applied {
+    ) -> Verdict {
         if self.cluster.is_some() {
             return Err(Refusal::AlreadyInitialised);
         }
@@ -67,7 +67,7 @@ impl ControlState {
         Ok(Outcome::Done)
     }
 
-    fn controller_started(&mut self, index: u64, node: NodeId) -> Applied {
+    fn controller_started(&mut self, index: u64, node: NodeId) -> Verdict {
         if !self.member(node).ok_or(Refusal::UnknownNode { node })?.may_vote() {
             return Err(Refusal::NotAVoter { node });
         }
@@ -78,7 +78,7 @@ impl ControlState {
         Ok(Outcome::Started { epoch })
     }
 
-    fn obey(&mut self, index: u64, now_ms: u64, epoch: Epoch, order: &Order) -> Applied {
+    fn obey(&mut self, index: u64, now_ms: u64, epoch: Epoch, order: &Order) -> Verdict {
         if epoch != self.epoch {
             return Err(Refusal::StaleEpoch { given: epoch, current: self.epoch });
         }
@@ -98,7 +98,7 @@ impl ControlState {
         token_hash: &Fingerprint,
         node: &NewNode,
         replaces: Option<NodeId>,
-    ) -> Applied {
+    ) -> Verdict {
         // The answer to the first request may have been lost: the same key under the same token is
         // the same node. The token must match, because the answer carries the gossip key.
         let known = self
@@ -148,7 +148,7 @@ impl ControlState {
         peer_addr: SocketAddr,
         gossip_addr: SocketAddr,
         roles: &BTreeSet<String>,
-    ) -> Applied {
+    ) -> Verdict {
         let record = self.nodes.get_mut(&node).filter(|record| !record.removed);
         let record = record.ok_or(Refusal::UnknownNode { node })?;
         record.peer_addr = peer_addr;
@@ -157,9 +157,14 @@ impl ControlState {
         Ok(Outcome::Done)
     }
 
-    fn create_token(&mut self, now_ms: u64, id: &str, token: &TokenRecord) -> Applied {
-        if self.tokens.contains_key(id) {
-            return Err(Refusal::TokenExists { id: id.to_owned() });
+    fn create_token(&mut self, now_ms: u64, id: &str, token: &TokenRecord) -> Verdict {
+        if let Some(known) = self.tokens.get(id) {
+            // Asked again, because the first answer was lost.
+            return if known == token {
+                Ok(Outcome::Done)
+            } else {
+                Err(Refusal::TokenExists { id: id.to_owned() })
+            };
         }
         self.tokens.retain(|_, old| old.expires_ms > now_ms);
         if self.tokens.len() >= TOKENS_MAX {
@@ -169,7 +174,7 @@ impl ControlState {
         Ok(Outcome::Done)
     }
 
-    fn register(&mut self, index: u64, now_ms: u64, release: ReleaseId, record: &ReleaseRecord) -> Applied {
+    fn register(&mut self, index: u64, now_ms: u64, release: ReleaseId, record: &ReleaseRecord) -> Verdict {
         check_name(&record.app)?;
         // The id is the hash of the manifest, so the same id is the same release.
         if self.releases.contains_key(&release) {
@@ -198,7 +203,7 @@ impl ControlState {
         }
     }
 
-    fn place_groups(&mut self, groups: &BTreeMap<GroupId, Vec<NodeId>>) -> Applied {
+    fn place_groups(&mut self, groups: &BTreeMap<GroupId, Vec<NodeId>>) -> Verdict {
         for (group, nodes) in groups {
             let distinct: BTreeSet<&NodeId> = nodes.iter().collect();
             let fits = (1..=self.groups).contains(&group.0)

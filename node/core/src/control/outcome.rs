@@ -38,13 +38,23 @@ impl Outcome {
             Self::Done | Self::Admitted { .. } | Self::Started { .. } | Self::Targeted { .. } => Ok(self),
         }
     }
+}
 
+/// What a replica answers for an entry: its outcome, and where in the log it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applied {
+    /// Whoever has applied up to here has seen the outcome's effect.
+    pub index: u64,
+    pub outcome: Outcome,
+}
+
+impl Applied {
     pub fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("an outcome has only string and number keys, and no failing part")
     }
 
     /// # Errors
-    /// The bytes are no outcome of this version.
+    /// The bytes are no answer of this version.
     pub fn decode(bytes: &[u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(bytes)
     }

@@ -27,7 +27,7 @@ use super::record::{
 };
 use super::{APPS_MAX, ControlState, RELEASES_KEPT};
 
-type Applied = Result<Outcome, Refusal>;
+type Verdict = Result<Outcome, Refusal>;
 
 /// Longest reason that is kept: some lines of an app's last words.
 const REASON_CHARS_MAX: usize = 2_000;
@@ -40,7 +40,7 @@ impl ControlState {
         app: &str,
         release: ReleaseId,
         secret: &Secret,
-    ) -> Applied {
+    ) -> Verdict {
         let record = self.releases.get(&release).filter(|record| record.app == app);
         let record = record.ok_or_else(|| Refusal::UnknownRelease { app: app.to_owned(), release })?;
         let deadline_ms = now_ms.saturating_add(record.rollout_ms);
@@ -74,7 +74,7 @@ impl ControlState {
     }
 
     /// The same release once more is the same rollout; any other has to wait.
-    fn rollout_going_on(&self, app: &str, rollout: &RolloutRecord, release: ReleaseId) -> Applied {
+    fn rollout_going_on(&self, app: &str, rollout: &RolloutRecord, release: ReleaseId) -> Verdict {
         if rollout.release == release && rollout.stage != Stage::RollingBack {
             return Ok(Outcome::Targeted { release, attempt: rollout.attempt, stable: false });
         }
@@ -107,7 +107,7 @@ impl ControlState {
         now_ms: u64,
         app: &str,
         to: Option<ReleaseId>,
-    ) -> Applied {
+    ) -> Verdict {
         let record = self.apps.get(app).ok_or_else(|| Refusal::UnknownApp { app: app.to_owned() })?;
         let release = match to {
             Some(release) if record.history.contains(&release) => release,
@@ -120,12 +120,12 @@ impl ControlState {
         self.set_target(index, now_ms, app, release, &Secret::default())
     }
 
-    pub(super) fn start_rolling(&mut self, app: &str, attempt: u64) -> Applied {
+    pub(super) fn start_rolling(&mut self, app: &str, attempt: u64) -> Verdict {
         self.rollout_in(app, attempt, &[Stage::Distribute])?.stage = Stage::Rolling;
         Ok(Outcome::Done)
     }
 
-    pub(super) fn assign(&mut self, app: &str, attempt: u64, node: NodeId) -> Applied {
+    pub(super) fn assign(&mut self, app: &str, attempt: u64, node: NodeId) -> Verdict {
         if !self.member(node).is_some_and(NodeRecord::runs_apps) {
             return Err(Refusal::UnknownNode { node });
         }
@@ -133,7 +133,7 @@ impl ControlState {
         Ok(Outcome::Done)
     }
 
-    pub(super) fn turn_back(&mut self, index: u64, app: &str, attempt: u64, reason: &str) -> Applied {
+    pub(super) fn turn_back(&mut self, index: u64, app: &str, attempt: u64, reason: &str) -> Verdict {
         let rollout = self.rollout_in(app, attempt, &[Stage::Distribute, Stage::Rolling])?;
         rollout.stage = Stage::RollingBack;
         rollout.rollback_attempt = index;
@@ -148,7 +148,7 @@ impl ControlState {
         app: &str,
         attempt: u64,
         behind: &BTreeMap<NodeId, String>,
-    ) -> Applied {
+    ) -> Verdict {
         let rollout = self.rollout_in(app, attempt, &[Stage::Rolling, Stage::RollingBack])?.clone();
         if rollout.stage == Stage::Rolling && rollout.assigned.is_empty() {
             return Err(Refusal::NoSuchRollout { app: app.to_owned(), attempt });
