@@ -20,10 +20,15 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 pub async fn follow(socket: PathBuf, keyspace: String, prices: Arc<Prices>) {
     let mut seen = Seen::default();
     let mut pause = PAUSE_FIRST;
+    let mut told = String::new();
     loop {
         let before = seen.heard;
-        if let Err(reason) = follow_once(&socket, &keyspace, &prices, &mut seen).await {
+        let ended = follow_once(&socket, &keyspace, &prices, &mut seen).await;
+        let reason = ended.err().unwrap_or_else(|| "the agent ended the stream".to_owned());
+        // Once for each reason: an agent that is away stays away for many attempts.
+        if reason != told {
             eprintln!("prices are not cached for now: {reason}");
+            told = reason;
         }
         prices.cut_off();
         pause = if seen.heard > before { PAUSE_FIRST } else { (pause * 2).min(PAUSE_MAX) };

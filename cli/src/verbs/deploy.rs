@@ -162,34 +162,4 @@ pub fn judge(app: &str, outcome: &DeployOutcome) -> Result<(), Failure> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn code(result: &str) -> u8 {
-        let outcome = DeployOutcome { result: result.into(), ..DeployOutcome::default() };
-        judge("shop", &outcome).map_or_else(|failure| failure.exit().code(), |()| 0)
-    }
-
-    #[test]
-    fn each_outcome_has_the_code_of_the_contract() {
-        let outcomes = ["done", "failed", "superseded", "rolled_back", "no_quorum", "refused"];
-        assert_eq!(outcomes.map(code), [0, 1, 1, 3, 5, 6]);
-    }
-
-    #[test]
-    fn nodes_that_are_behind_do_not_make_a_deploy_fail() {
-        let outcome = DeployOutcome {
-            result: "done".into(),
-            behind: vec!["node-3".into()],
-            ..DeployOutcome::default()
-        };
-        assert!(judge("shop", &outcome).is_ok());
-    }
-
-    #[test]
-    fn a_broken_stream_is_not_taken_for_an_answer() {
-        assert!(!broke(&Status::unavailable("no quorum")));
-        let lost = Status::from_error(Box::new(std::io::Error::from(std::io::ErrorKind::BrokenPipe)));
-        assert!(broke(&lost), "{lost:?}");
-    }
-}
+mod tests;

@@ -38,11 +38,18 @@ pub async fn upload(
         stream::unfold(receive, |mut receive| async { receive.recv().await.map(|part| (part, receive)) });
     let mut client = AppServiceClient::new(channel);
     progress.doing("sending");
-    let (fed, answer) = tokio::join!(feed(send, begin, entries, &bar), client.upload(requests));
+    // Whichever ends first: an agent that refuses does not read on, and a file that can not be read
+    // takes the call away, so that the agent keeps nothing of it.
+    let call = client.upload(requests);
+    tokio::pin!(call);
+    let answer = tokio::select! {
+        answer = &mut call => answer,
+        fed = feed(send, begin, entries, &bar) => {
+            fed?;
+            call.await
+        }
+    };
     bar.finish_and_clear();
-    // A file that could not be read ends the stream early, and the agent's complaint about that
-    // would hide why.
-    fed?;
     answer
         .map(tonic::Response::into_inner)
         .map_err(|status| Failure::from_status(&format!("upload {}", dir.display()), &status))
