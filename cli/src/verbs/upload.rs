@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use futures::stream;
+use node_apps::{SPEC_FILE, SourceEntry, SourceKind};
 use proto::limits::BLOB_CHUNK_BYTES;
 use proto::v1::app_service_client::AppServiceClient;
 use proto::v1::upload_request::Part;
@@ -31,7 +32,7 @@ pub async fn upload(
     progress.doing(format!("reading {}", dir.display()));
     let begin =
         UploadBegin { manifest: manifest(dir)?, version: version.unwrap_or_else(|| own_version(dir)) };
-    let entries = collect(dir)?;
+    let entries = entries(dir)?;
     let bar = progress::bytes(entries.iter().map(|entry| entry.file.size_bytes).sum());
     let (send, receive) = mpsc::channel(READ_AHEAD);
     let requests =
@@ -56,6 +57,7 @@ pub async fn upload(
 }
 
 struct Entry {
+    /// Where the bytes are; a link has none.
     from: PathBuf,
     file: UploadFile,
 }
@@ -100,55 +102,35 @@ async fn feed(
     Ok(())
 }
 
-/// Every file and link below `dir`, in the order of their paths.
-fn collect(dir: &Path) -> Result<Vec<Entry>, Failure> {
-    let mut entries = Vec::new();
-    let mut open = vec![dir.to_owned()];
-    while let Some(folder) = open.pop() {
-        let unread = |error: std::io::Error| {
-            Failure::failed(format!("can not read {}: {error}", folder.display()), "look at who may read it")
-        };
-        for found in std::fs::read_dir(&folder).map_err(unread)? {
-            let from = found.map_err(unread)?.path();
-            let metadata = from.symlink_metadata().map_err(unread)?;
-            if metadata.is_dir() {
-                open.push(from);
-            } else {
-                let file = entry_file(dir, &from, &metadata)?;
-                entries.push(Entry { from, file });
-            }
-        }
-    }
-    entries.sort_by(|one, other| one.file.path.cmp(&other.file.path));
-    Ok(entries)
+/// What a release of `dir` is made of, in the order of the paths.
+fn entries(dir: &Path) -> Result<Vec<Entry>, Failure> {
+    let found = node_apps::collect(dir).map_err(|error| {
+        Failure::usage(
+            format!("can not deploy {}: {error}", dir.display()),
+            "correct it, or keep it out of the folder",
+        )
+    })?;
+    Ok(found.into_iter().map(Entry::from).collect())
 }
 
-fn entry_file(dir: &Path, from: &Path, metadata: &std::fs::Metadata) -> Result<UploadFile, Failure> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let refused = |what: &str| {
-        Failure::usage(format!("can not deploy {}: {what}", from.display()), "keep it out of the folder")
-    };
-    let path =
-        from.strip_prefix(dir).ok().and_then(Path::to_str).ok_or_else(|| refused("its name is not UTF-8"))?;
-    let link_target = if metadata.is_symlink() {
-        let target = std::fs::read_link(from).ok().and_then(|target| target.to_str().map(str::to_owned));
-        target.ok_or_else(|| refused("its target is not UTF-8"))?
-    } else {
-        String::new()
-    };
-    if link_target.is_empty() && !metadata.is_file() {
-        return Err(refused("it is neither a file nor a link nor a folder"));
+impl From<SourceEntry> for Entry {
+    fn from(found: SourceEntry) -> Self {
+        let path = found.path.as_str().to_owned();
+        match found.kind {
+            SourceKind::File { source, size, executable } => Self {
+                from: source,
+                file: UploadFile { path, executable, size_bytes: size, link_target: String::new() },
+            },
+            SourceKind::Link { target } => Self {
+                from: PathBuf::new(),
+                file: UploadFile { path, link_target: target.as_str().to_owned(), ..UploadFile::default() },
+            },
+        }
     }
-    Ok(UploadFile {
-        path: path.to_owned(),
-        executable: metadata.permissions().mode() & 0o111 != 0 && link_target.is_empty(),
-        size_bytes: if link_target.is_empty() { metadata.len() } else { 0 },
-        link_target,
-    })
 }
 
 fn manifest(dir: &Path) -> Result<String, Failure> {
-    let path = dir.join("holdfast.toml");
+    let path = dir.join(SPEC_FILE);
     std::fs::read_to_string(&path).map_err(|error| {
         Failure::usage(
             format!("can not read {}: {error}", path.display()),
