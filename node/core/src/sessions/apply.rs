@@ -4,12 +4,12 @@
 //! that is new is the version, by which a writer says which value it has seen.
 
 use bytes::Bytes;
+use prost::Message as _;
 use proto::limits::VALUE_BYTES_MAX;
 use proto::log::{
     Append, Condition, Deadline, Del, Expire, Incr, Mismatch, Op, Ops, Replies, Reply, Set, Stored, Sweep,
     Ttl, Value, deadline, op, reply,
 };
-use prost::Message as _;
 
 use super::state::Entry;
 use super::{OpError, SessionState, check, is_read};
@@ -152,7 +152,8 @@ impl SessionState {
     fn incr(&mut self, op: &Op, incr: &Incr) -> Result<Reply, OpError> {
         let current = self.get(&op.keyspace, &op.key);
         let deadline_ms = current.and_then(|entry| entry.deadline_ms);
-        let number = current.map_or(Some(0), |entry| parse_integer(&entry.value)).ok_or(OpError::NotInteger)?;
+        let number =
+            current.map_or(Some(0), |entry| parse_integer(&entry.value)).ok_or(OpError::NotInteger)?;
         let number = number.checked_add(incr.by).ok_or(OpError::Overflow)?;
         self.store(op, number.to_string().into(), deadline_ms);
         Ok(integer(number))
