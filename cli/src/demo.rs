@@ -36,10 +36,12 @@ use launch::Agents;
 
 pub fn run(options: Demo) -> Result<(), Failure> {
     close_inherited_descriptors();
-    let dir = folder(options.dir.clone())?;
+    let wanted = options.dir.clone().unwrap_or_else(default_folder);
     if options.stop {
+        let dir = wanted.canonicalize().unwrap_or(wanted);
         return verbs::runtime()?.block_on(stop::run(&dir));
     }
+    let dir = folder(&wanted)?;
     verbs::runtime()?.block_on(start_and_stay(&dir, &options))
 }
 
@@ -109,9 +111,8 @@ impl Interrupts {
 }
 
 /// The folder of the farm, made where it is missing, as an absolute path: agents are found by it.
-fn folder(wanted: Option<PathBuf>) -> Result<PathBuf, Failure> {
-    let dir = wanted.unwrap_or_else(default_folder);
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir).and_then(|()| dir.canonicalize());
+fn folder(dir: &Path) -> Result<PathBuf, Failure> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(dir).and_then(|()| dir.canonicalize());
     made.map_err(|error| {
         Failure::failed(
             format!("can not use the folder {}: {error}", dir.display()),

@@ -50,10 +50,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join(NAME);
         fill(&folder, Path::new("/bin/true")).unwrap();
-        let settings: toml::Table =
-            fs::read_to_string(folder.join("holdfast.toml")).unwrap().parse().unwrap();
-        assert_eq!(settings["app"]["name"].as_str(), Some(NAME));
-        assert_eq!(settings["run"]["command"][0].as_str(), Some("./holdfast-shop"));
+        let settings = fs::read_to_string(folder.join("holdfast.toml")).unwrap();
+        let spec = node_apps::AppSpec::parse(&settings).unwrap();
+        assert_eq!(spec.app, NAME);
+        assert_eq!(spec.run.command[0], format!("./{PROGRAM}"));
         assert!(folder.join(PROGRAM).exists());
     }
 
