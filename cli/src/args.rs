@@ -292,6 +292,15 @@ mod tests {
     }
 
     #[test]
+    fn the_words_of_an_instance_are_its_own_even_where_they_look_like_ours() {
+        let words = ["holdfast", "exec-instance", "64", "1", "app", "--socket", "x", "--help", "--", "-j"];
+        let Verb::ExecInstance { arguments } = Line::try_parse_from(words).unwrap().verb else {
+            panic!("the words are those of an instance");
+        };
+        assert_eq!(arguments, words[2..]);
+    }
+
+    #[test]
     fn a_verb_of_a_later_version_is_a_usage_error() {
         let error = Line::try_parse_from(["holdfast", "doctor"]).unwrap_err();
         assert_eq!(error.exit_code(), 2);
