@@ -68,7 +68,9 @@ impl ControlState {
     }
 
     fn controller_started(&mut self, index: u64, node: NodeId) -> Verdict {
-        if !self.member(node).ok_or(Refusal::UnknownNode { node })?.may_vote() {
+        // Its token counts, not the roles that its configuration names now: a leader that is no longer to
+        // vote must still be able to hand its vote on.
+        if self.member(node).ok_or(Refusal::UnknownNode { node })?.role != Role::Server {
             return Err(Refusal::NotAVoter { node });
         }
         let epoch = Epoch(index);
