@@ -76,6 +76,9 @@ pub struct ControlState {
     /// How many session groups there are, fixed at genesis. They are numbered from 1.
     pub groups: u16,
     pub epoch: Epoch,
+    /// The last index that became somebody's name: a node's id, an epoch, an attempt. One entry may hold
+    /// several commands, and only the first of them may take its number.
+    pub last_name: u64,
     /// The node whose `ControllerStarted` entry gave the epoch. It may have died since.
     pub controller: Option<NodeId>,
     /// Everybody who was ever admitted: an id is never used again.

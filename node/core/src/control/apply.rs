@@ -61,6 +61,7 @@ impl ControlState {
         check_name(&first.name)?;
         self.cluster = Some(cluster);
         self.groups = groups;
+        self.last_name = 1;
         let id = NodeId(1);
         self.nodes.insert(id, record_of(first, Role::Server, Fingerprint::default(), id.0));
         self.tokens.extend(token.cloned());
@@ -73,11 +74,21 @@ impl ControlState {
         if self.member(node).ok_or(Refusal::UnknownNode { node })?.role != Role::Server {
             return Err(Refusal::NotAVoter { node });
         }
-        let epoch = Epoch(index);
-        assert!(epoch > self.epoch, "the log's indexes only grow");
+        let epoch = Epoch(self.take_name(index)?);
         self.epoch = epoch;
         self.controller = Some(node);
         Ok(Outcome::Started { epoch })
+    }
+
+    /// The number that this entry can give to something, unless a command before it in the same entry
+    /// has taken it.
+    fn free_name(&self, index: u64) -> Result<u64, Refusal> {
+        if index > self.last_name { Ok(index) } else { Err(Refusal::Crowded) }
+    }
+
+    pub(super) fn take_name(&mut self, index: u64) -> Result<u64, Refusal> {
+        self.last_name = self.free_name(index)?;
+        Ok(index)
     }
 
     fn obey(&mut self, index: u64, now_ms: u64, epoch: Epoch, order: &Order) -> Verdict {
@@ -121,13 +132,15 @@ impl ControlState {
         if self.members().count() >= MEMBERS_MAX && holder.is_none() {
             return Err(Refusal::TooManyNodes { limit: MEMBERS_MAX });
         }
+        let name = self.free_name(index)?;
         let role = self.use_token(now_ms, token_hash)?;
+        self.last_name = name;
         if let Some(old) = holder.and_then(|holder| self.nodes.get_mut(&holder)) {
             old.removed = true;
         }
-        let id = NodeId(index);
+        let id = NodeId(name);
         let before = self.nodes.insert(id, record_of(node, role, *token_hash, index));
-        assert!(before.is_none(), "an index admits one node");
+        assert!(before.is_none(), "a name is taken once");
         Ok(Outcome::Admitted { node: id, role })
     }
 

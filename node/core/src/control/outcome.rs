@@ -70,6 +70,9 @@ pub enum Refusal {
     NotInitialised,
     #[error("the command is none that this version knows")]
     Unreadable,
+    /// Nothing is wrong with the command: it should be sent again.
+    #[error("another command came first in the same entry of the log: try again")]
+    Crowded,
     #[error("epoch {given} is not the controller's: epoch {current} reigns")]
     StaleEpoch { given: Epoch, current: Epoch },
     #[error("node {node} is not a member of this cluster")]

@@ -55,6 +55,7 @@ impl ControlState {
             return Err(Refusal::TooManyApps { limit: APPS_MAX });
         }
         self.check_route(app, record.route.as_ref())?;
+        let attempt = self.take_name(index)?;
 
         let record = self.apps.entry(app.to_owned()).or_default();
         if record.secret == Secret::default() {
@@ -63,14 +64,14 @@ impl ControlState {
         record.rollout = Some(RolloutRecord {
             release,
             stage: Stage::Distribute,
-            attempt: index,
+            attempt,
             assigned: BTreeSet::new(),
             rollback_attempt: 0,
             reason: String::new(),
             started_ms: now_ms,
             deadline_ms,
         });
-        Ok(Outcome::Targeted { release, attempt: index, stable: false })
+        Ok(Outcome::Targeted { release, attempt, stable: false })
     }
 
     /// The same release once more is the same rollout; any other has to wait.
@@ -134,9 +135,11 @@ impl ControlState {
     }
 
     pub(super) fn turn_back(&mut self, index: u64, app: &str, attempt: u64, reason: &str) -> Verdict {
+        self.rollout_in(app, attempt, &[Stage::Distribute, Stage::Rolling])?;
+        let rollback_attempt = self.take_name(index)?;
         let rollout = self.rollout_in(app, attempt, &[Stage::Distribute, Stage::Rolling])?;
         rollout.stage = Stage::RollingBack;
-        rollout.rollback_attempt = index;
+        rollout.rollback_attempt = rollback_attempt;
         rollout.reason = reason.chars().take(REASON_CHARS_MAX).collect();
         Ok(Outcome::Done)
     }

@@ -188,6 +188,23 @@ fn a_live_nodes_name_is_its_own_and_a_dead_ones_goes_to_a_new_id() {
 }
 
 #[test]
+fn two_commands_in_one_entry_never_share_its_number() {
+    let mut log = Log::started();
+    log.admit("node-2", 2);
+    let before = log.state.clone();
+    log.index -= 1;
+    assert_eq!(log.admit("node-3", 3), Outcome::Refused(Refusal::Crowded));
+    assert_eq!(log.state, before);
+    log.index -= 1;
+    let started = Command::ControllerStarted { node: NodeId(1) };
+    assert_eq!(log.write(&started), Outcome::Refused(Refusal::Crowded));
+    log.register("shop", 1, Route::default());
+    log.index = log.state.last_name - 1;
+    assert_eq!(log.target("shop", release(1)), Outcome::Refused(Refusal::Crowded));
+    assert!(matches!(log.target("shop", release(1)), Outcome::Targeted { .. }), "in the next entry");
+}
+
+#[test]
 fn orders_of_another_epoch_change_nothing() {
     let mut log = Log::started();
     let first = log.start_controller(NodeId(1));
