@@ -1,0 +1,199 @@
+//! One group's state machine and its snapshots.
+//!
+//! The state lives in memory. A restart is the newest snapshot and the log after it, so the log is
+//! purged only up to a snapshot that is durable: openraft purges after `build_snapshot` returns, and
+//! that returns after [`Snapshots::save`] has.
+
+use std::io::Cursor;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use openraft::storage::{RaftStateMachine, Snapshot};
+use openraft::{EmptyNode, EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StorageError};
+use proto::ids::GroupId;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::GroupClock;
+use crate::engine::{EngineError, Snapshots};
+use crate::machine::{EntryMeta, StateMachine};
+use crate::types::{Entry, LogId, Proposal, Replies, StoredMembership, Types, storage_error};
+
+/// A group's applied state.
+pub struct Applied<S> {
+    pub machine: S,
+    pub last: Option<LogId>,
+    pub membership: StoredMembership,
+    pub clock: GroupClock,
+}
+
+/// Shares the applied state between openraft, which writes, and readers.
+pub struct Machine<S> {
+    group: GroupId,
+    applied: Arc<RwLock<Applied<S>>>,
+    snapshots: Arc<dyn Snapshots>,
+}
+
+impl<S> Clone for Machine<S> {
+    fn clone(&self) -> Self {
+        Self { group: self.group, applied: Arc::clone(&self.applied), snapshots: Arc::clone(&self.snapshots) }
+    }
+}
+
+/// What a snapshot file holds.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    last: Option<LogId>,
+    membership: StoredMembership,
+    clock_ms: u64,
+    #[serde(with = "serde_bytes")]
+    state: Vec<u8>,
+}
+
+impl<S: StateMachine> Machine<S> {
+    /// With the state of the newest snapshot, if there is one.
+    ///
+    /// # Errors
+    /// When the snapshot can not be read. Going on without it would forget what the log no longer
+    /// has.
+    pub fn open(group: GroupId, snapshots: Arc<dyn Snapshots>, machine: S) -> Result<Self, EngineError> {
+        let mut applied = Applied {
+            machine,
+            last: None,
+            membership: StoredMembership::default(),
+            clock: GroupClock::new(),
+        };
+        if let Some(bytes) = snapshots.load(group)? {
+            restore(&mut applied, &bytes)?;
+        }
+        Ok(Self { group, applied: Arc::new(RwLock::new(applied)), snapshots })
+    }
+
+    pub fn read(&self) -> RwLockReadGuard<'_, Applied<S>> {
+        // A panic in `apply` stops the group; what readers see until then is one whole operation or
+        // a part of it, and the group acknowledges nothing any more.
+        self.applied.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Applied<S>> {
+        self.applied.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn error(&self, error: &EngineError) -> StorageError<u64> {
+        storage_error(self.group, error)
+    }
+
+    async fn save(&self, bytes: Vec<u8>) -> Result<Vec<u8>, StorageError<u64>> {
+        let (group, snapshots) = (self.group, Arc::clone(&self.snapshots));
+        let saved = tokio::task::spawn_blocking(move || snapshots.save(group, &bytes).map(|()| bytes)).await;
+        match saved {
+            Ok(saved) => saved.map_err(|error| self.error(&error)),
+            Err(panic) => Err(self.error(&EngineError(format!("writing a snapshot failed: {panic}")))),
+        }
+    }
+}
+
+impl<S: StateMachine> RaftSnapshotBuilder<Types> for Machine<S> {
+    async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError<u64>> {
+        let (bytes, meta) = {
+            let applied = self.read();
+            (encode(&applied), meta(applied.last, &applied.membership))
+        };
+        let bytes = self.save(bytes).await?;
+        Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })
+    }
+}
+
+impl<S: StateMachine> RaftStateMachine<Types> for Machine<S> {
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError<u64>> {
+        let applied = self.read();
+        Ok((applied.last, applied.membership.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Replies>, StorageError<u64>>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut applied = self.write();
+        Ok(entries.into_iter().map(|entry| apply_one(&mut applied, entry)).collect())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Cursor<Vec<u8>>>, StorageError<u64>> {
+        Ok(Box::new(Cursor::new(Vec::new())))
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        _meta: &SnapshotMeta<u64, EmptyNode>,
+        snapshot: Box<Cursor<Vec<u8>>>,
+    ) -> Result<(), StorageError<u64>> {
+        // Durable before it takes effect, as the log before it will be forgotten.
+        let bytes = self.save(snapshot.into_inner()).await?;
+        restore(&mut self.write(), &bytes).map_err(|error| self.error(&error))
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError<u64>> {
+        let (group, snapshots) = (self.group, Arc::clone(&self.snapshots));
+        let loaded = tokio::task::spawn_blocking(move || snapshots.load(group))
+            .await
+            .unwrap_or_else(|panic| Err(EngineError(panic.to_string())))
+            .map_err(|error| self.error(&error))?;
+        let Some(bytes) = loaded else { return Ok(None) };
+        let stored = decode(&bytes).map_err(|error| self.error(&error))?;
+        let meta = meta(stored.last, &stored.membership);
+        Ok(Some(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) }))
+    }
+}
+
+fn apply_one<S: StateMachine>(applied: &mut Applied<S>, entry: Entry) -> Replies {
+    let index = entry.log_id.index;
+    applied.last = Some(entry.log_id);
+    match entry.payload {
+        EntryPayload::Blank => Replies::default(),
+        EntryPayload::Membership(membership) => {
+            applied.membership = StoredMembership::new(Some(entry.log_id), membership);
+            Replies::default()
+        }
+        EntryPayload::Normal(Proposal { clock_ms, seed, ops }) => {
+            // A new leader's clock may be behind its predecessor's: time does not go back.
+            applied.clock.heard(clock_ms);
+            let meta = EntryMeta { index, clock_ms: applied.clock.last_ms(), seed };
+            Replies(ops.iter().map(|op| applied.machine.apply(&meta, op)).collect())
+        }
+    }
+}
+
+fn meta(last: Option<LogId>, membership: &StoredMembership) -> SnapshotMeta<u64, EmptyNode> {
+    // The same state is the same snapshot, wherever it was made.
+    let snapshot_id =
+        last.map_or_else(|| "empty".to_owned(), |last| format!("{}-{}", last.leader_id, last.index));
+    SnapshotMeta { last_log_id: last, last_membership: membership.clone(), snapshot_id }
+}
+
+fn encode<S: StateMachine>(applied: &Applied<S>) -> Vec<u8> {
+    let stored = Stored {
+        last: applied.last,
+        membership: applied.membership.clone(),
+        clock_ms: applied.clock.last_ms(),
+        state: applied.machine.snapshot(),
+    };
+    postcard::to_stdvec(&stored).expect("plain data of a known length always serialises")
+}
+
+fn decode(bytes: &[u8]) -> Result<Stored, EngineError> {
+    postcard::from_bytes(bytes).map_err(|error| EngineError(format!("the snapshot is damaged: {error}")))
+}
+
+fn restore<S: StateMachine>(applied: &mut Applied<S>, bytes: &[u8]) -> Result<(), EngineError> {
+    let stored = decode(bytes)?;
+    applied.machine.restore(&stored.state).map_err(|error| EngineError(error.to_string()))?;
+    applied.last = stored.last;
+    applied.membership = stored.membership;
+    applied.clock.heard(stored.clock_ms);
+    Ok(())
+}

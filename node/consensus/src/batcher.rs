@@ -1,0 +1,113 @@
+//! The leader's batcher: many operations, one log entry.
+//!
+//! It takes one operation, adds what has queued meanwhile up to a bound of bytes, writes, and waits.
+//! One entry is in flight at a time: while it is on its way the next batch gathers, so the batch
+//! grows with the load by itself and no timer is needed.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use openraft::error::{ClientWriteError, RaftError};
+use proto::limits::{BATCH_BYTES_MAX, VALUE_BYTES_MAX};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::Machine;
+use crate::clock::SlewedClock;
+use crate::group::{Core, WriteError};
+use crate::machine::StateMachine;
+use crate::types::Proposal;
+
+/// An operation alone may be larger than a batch: a value of the largest size, and its envelope.
+const OP_BYTES_MAX: usize = VALUE_BYTES_MAX + (64 << 10);
+
+/// An operation that waits.
+pub struct Job {
+    pub op: Bytes,
+    pub reply: oneshot::Sender<Result<Bytes, WriteError>>,
+}
+
+/// Runs until nobody can write any more.
+pub async fn run<S: StateMachine>(
+    core: Arc<Core>,
+    machine: Machine<S>,
+    clock: Arc<SlewedClock>,
+    mut jobs: mpsc::Receiver<Job>,
+    stop: CancellationToken,
+) {
+    let mut waiting: Option<Job> = None;
+    loop {
+        let first = match waiting.take() {
+            Some(job) => job,
+            None => tokio::select! {
+                () = stop.cancelled() => return,
+                job = jobs.recv() => match job {
+                    Some(job) => job,
+                    None => return,
+                },
+            },
+        };
+        if first.op.len() > OP_BYTES_MAX {
+            answer(first, Err(WriteError::TooLarge));
+            continue;
+        }
+        let mut bytes = first.op.len();
+        let mut batch = vec![first];
+        while let Ok(job) = jobs.try_recv() {
+            if bytes + job.op.len() > BATCH_BYTES_MAX {
+                waiting = Some(job);
+                break;
+            }
+            bytes += job.op.len();
+            batch.push(job);
+        }
+        let clock_ms = machine.read().clock.now_ms(clock.now_ms());
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = write(&core, clock_ms, batch) => {}
+        }
+    }
+}
+
+async fn write(core: &Core, clock_ms: u64, batch: Vec<Job>) {
+    if !core.leads() {
+        return fail(batch, &WriteError::NotLeader { leader: core.known_leader() });
+    }
+    if core.lacks_quorum() {
+        return fail(batch, &WriteError::NoQuorum);
+    }
+    let ops = batch.iter().map(|job| job.op.clone()).collect();
+    let proposal = Proposal { clock_ms, seed: rand::random(), ops };
+    // openraft's client_write can hang for ever after this node was removed.
+    let written = tokio::time::timeout(core.settings.write_timeout, core.raft.client_write(proposal)).await;
+    match written {
+        Ok(Ok(response)) => {
+            let replies = response.data.0;
+            assert_eq!(replies.len(), batch.len(), "apply answers each operation of an entry");
+            for (job, reply) in batch.into_iter().zip(replies) {
+                answer(job, Ok(reply));
+            }
+        }
+        // Also what openraft says of an entry that it had appended and then had to truncate: a third
+        // replica may still have that entry, and lead next.
+        Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
+            fail(batch, &WriteError::Unknown)
+        }
+        Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(_)))) => {
+            unreachable!("a proposal of operations changes no membership")
+        }
+        // The entry may have been appended, and a later leader may commit it.
+        Ok(Err(RaftError::Fatal(_))) | Err(_) => fail(batch, &WriteError::Unknown),
+    }
+}
+
+fn fail(batch: Vec<Job>, error: &WriteError) {
+    for job in batch {
+        answer(job, Err(error.clone()));
+    }
+}
+
+/// Whoever asked may have gone away.
+fn answer(job: Job, result: Result<Bytes, WriteError>) {
+    let _gone = job.reply.send(result);
+}

@@ -1,0 +1,113 @@
+//! Group time: Unix milliseconds that never go back and never jump.
+//!
+//! The wall clock of a server may be stepped. What expires by it must not: neither all at once nor
+//! never. So the wall clock is followed by a slewed one that runs by the monotonic clock and is
+//! bent towards the wall clock by at most half a percent, and a group's time is the larger of that
+//! and its own last entry's time plus the monotonic time since.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Half a percent: an hour's error is gone in eight days, and a session of 20 minutes lives six
+/// seconds more or less.
+const SLEW_DIVISOR: u64 = 200;
+
+/// The slewed wall clock of this process.
+pub struct SlewedClock {
+    state: Mutex<State>,
+}
+
+struct State {
+    at: Instant,
+    reading_us: u64,
+}
+
+impl SlewedClock {
+    pub fn new() -> Self {
+        Self { state: Mutex::new(State { at: Instant::now(), reading_us: wall_us() }) }
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.advance(Instant::now(), wall_us()) / 1_000
+    }
+}
+
+impl State {
+    fn advance(&mut self, now: Instant, wall_us: u64) -> u64 {
+        let elapsed_us = micros(now.saturating_duration_since(self.at));
+        let free = self.reading_us + elapsed_us;
+        let bend_max = elapsed_us / SLEW_DIVISOR;
+        self.reading_us = if wall_us > free {
+            free + (wall_us - free).min(bend_max)
+        } else {
+            free - (free - wall_us).min(bend_max)
+        };
+        self.at = now;
+        self.reading_us
+    }
+}
+
+/// One group's time: what its entries have said, carried on by the monotonic clock.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupClock {
+    last_ms: u64,
+    heard: Instant,
+}
+
+impl GroupClock {
+    pub fn new() -> Self {
+        Self { last_ms: 0, heard: Instant::now() }
+    }
+
+    /// An entry was applied. Replayed entries are older than they look, which only makes time later.
+    pub fn heard(&mut self, clock_ms: u64) {
+        if clock_ms > self.last_ms {
+            self.last_ms = clock_ms;
+            self.heard = Instant::now();
+        }
+    }
+
+    pub fn last_ms(&self) -> u64 {
+        self.last_ms
+    }
+
+    pub fn now_ms(&self, slewed_ms: u64) -> u64 {
+        slewed_ms.max(self.last_ms + micros(self.heard.elapsed()) / 1_000)
+    }
+}
+
+fn wall_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, micros)
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_of_the_wall_clock_bends_the_reading_by_half_a_percent_at_most() {
+        let start = Instant::now();
+        let hour_us = 3_600_000_000;
+        for wall in [10 * hour_us, 0] {
+            let mut state = State { at: start, reading_us: 5 * hour_us };
+            let reading = state.advance(start + Duration::from_secs(10), wall);
+            let free = 5 * hour_us + 10_000_000;
+            assert!(reading.abs_diff(free) <= 50_000, "{reading}");
+            assert!(reading > 5 * hour_us);
+        }
+    }
+
+    #[test]
+    fn a_groups_time_is_never_behind_its_entries() {
+        let mut clock = GroupClock::new();
+        clock.heard(1_000_000);
+        clock.heard(5);
+        assert!(clock.now_ms(10) >= 1_000_000);
+        assert_eq!(clock.now_ms(9_000_000), 9_000_000);
+    }
+}

@@ -1,0 +1,352 @@
+//! One group on this node, as the parts that use it see it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use openraft::error::{ClientWriteError, InitializeError, RaftError};
+use openraft::{ChangeMembers, EmptyNode};
+use proto::ids::{GroupId, NodeId};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::apply::Machine;
+use crate::batcher::Job;
+use crate::clock::SlewedClock;
+use crate::engine::EngineError;
+use crate::log::Log;
+use crate::machine::StateMachine;
+use crate::settings::Settings;
+use crate::types::{Metrics, Raft, node};
+
+/// Why a group can not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("group {group} is open already")]
+    Twice { group: GroupId },
+    #[error("group {group}: {source}")]
+    Storage { group: GroupId, source: EngineError },
+    #[error("group {group}: the settings make no sense: {reason}")]
+    Settings { group: GroupId, reason: String },
+    #[error("group {group} does not start: {reason}")]
+    Raft { group: GroupId, reason: String },
+}
+
+/// Why a write was not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WriteError {
+    /// It was not executed.
+    #[error("this node does not lead the group")]
+    NotLeader { leader: Option<NodeId> },
+    /// It was not executed.
+    #[error("no majority of the group's replicas can be reached")]
+    NoQuorum,
+    /// It may be executed, now or later.
+    #[error("no answer in time: it may or may not have been executed")]
+    Unknown,
+    /// It was not executed.
+    #[error("the operation is larger than a log entry may be")]
+    TooLarge,
+    /// It was not executed.
+    #[error("too many operations are waiting")]
+    Busy,
+    #[error("the group has stopped")]
+    Stopped,
+}
+
+/// Why a read has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    #[error("this node does not lead the group")]
+    NotLeader { leader: Option<NodeId> },
+    #[error("no majority of the group's replicas can be reached")]
+    NoQuorum,
+    #[error("the group has stopped")]
+    Stopped,
+}
+
+/// Why a group's membership did not change. It can be asked for again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReconfigureError {
+    #[error("this node does not lead the group")]
+    NotLeader,
+    #[error("{node} has not caught up with the log yet")]
+    Behind { node: NodeId },
+    #[error("the change did not finish in time")]
+    Timeout,
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+/// How a group is, seen from here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupView {
+    /// `None` while none is heard.
+    pub leader: Option<NodeId>,
+    /// Whether that is this node.
+    pub is_leader: bool,
+    pub term: u64,
+    pub voters: BTreeSet<NodeId>,
+    pub learners: BTreeSet<NodeId>,
+    /// Index of the last entry that was applied here.
+    pub applied: u64,
+    pub last_log: u64,
+    /// On a leader, followers and learners that have all but a few entries.
+    pub caught_up: BTreeSet<NodeId>,
+}
+
+/// A follower that lacks no more than these counts as caught up: what is written while one asks.
+const CAUGHT_UP_ENTRIES: u64 = 64;
+/// How long a new replica may take to catch up before the change is put off.
+const CATCH_UP_MAX: Duration = Duration::from_secs(10);
+/// How long a membership entry may take.
+const CHANGE_MAX: Duration = Duration::from_secs(10);
+/// Operations that wait for the batcher: a second's worth for 64 impatient clients.
+pub(crate) const QUEUE_MAX: usize = 4_096;
+
+/// The part of a group that does not depend on its state machine.
+pub(crate) struct Core {
+    pub id: GroupId,
+    pub me: NodeId,
+    pub raft: Raft,
+    pub log: Log,
+    pub settings: Settings,
+    pub view: watch::Sender<GroupView>,
+    started: Instant,
+    /// When the leader was heard last, in ms since `started`.
+    heard_ms: AtomicU64,
+    searching: AtomicBool,
+}
+
+impl Core {
+    pub fn new(id: GroupId, me: NodeId, raft: Raft, log: Log, settings: Settings) -> Self {
+        Self {
+            id,
+            me,
+            raft,
+            log,
+            settings,
+            view: watch::Sender::new(GroupView::default()),
+            started: Instant::now(),
+            heard_ms: AtomicU64::new(0),
+            searching: AtomicBool::new(false),
+        }
+    }
+
+    /// Milliseconds since this group was opened.
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub fn leader_heard(&self) {
+        self.heard_ms.store(self.now_ms(), Ordering::Relaxed);
+        if self.searching.load(Ordering::Relaxed) {
+            self.set_searching(false);
+        }
+    }
+
+    pub fn heard_ms(&self) -> u64 {
+        self.heard_ms.load(Ordering::Relaxed)
+    }
+
+    /// Whether the election driver looks for a leader; the one that raft remembers is then gone.
+    pub fn set_searching(&self, searching: bool) {
+        if self.searching.swap(searching, Ordering::Relaxed) != searching {
+            self.refresh();
+        }
+    }
+
+    /// Makes the view from raft's metrics.
+    pub fn refresh(&self) {
+        let metrics = self.raft.metrics().borrow().clone();
+        let fresh = self.make_view(&metrics);
+        self.view.send_if_modified(|view| {
+            let changed = *view != fresh;
+            *view = fresh;
+            changed
+        });
+    }
+
+    fn make_view(&self, metrics: &Metrics) -> GroupView {
+        let membership = metrics.membership_config.membership();
+        let is_leader = metrics.state.is_leader();
+        let lost = self.searching.load(Ordering::Relaxed) && !is_leader;
+        let last_log = metrics.last_log_index.unwrap_or(0);
+        let caught_up = metrics.replication.iter().flatten().filter(|(_, matched)| {
+            matched.is_some_and(|matched| matched.index + CAUGHT_UP_ENTRIES >= last_log)
+        });
+        GroupView {
+            leader: metrics.current_leader.filter(|_| !lost).map(node),
+            is_leader,
+            term: metrics.current_term,
+            voters: membership.voter_ids().map(node).collect(),
+            learners: membership.learner_ids().map(node).collect(),
+            applied: metrics.last_applied.map_or(0, |applied| applied.index),
+            last_log,
+            caught_up: caught_up.map(|(id, _)| node(*id)).collect(),
+        }
+    }
+
+    /// Whether this leader has heard nothing from a majority for so long that a write would only
+    /// wait for its time-out.
+    pub fn lacks_quorum(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let silent_ms = metrics.millis_since_quorum_ack.unwrap_or(0);
+        metrics.state.is_leader() && u128::from(silent_ms) > 2 * self.settings.lease.as_millis()
+    }
+
+    pub fn leads(&self) -> bool {
+        self.raft.metrics().borrow().state.is_leader()
+    }
+
+    pub fn known_leader(&self) -> Option<NodeId> {
+        self.view.borrow().leader.filter(|leader| *leader != self.me)
+    }
+}
+
+/// A handle to one group. Clones share it.
+pub struct Group<S> {
+    pub(crate) core: Arc<Core>,
+    pub(crate) machine: Machine<S>,
+    pub(crate) writes: mpsc::Sender<Job>,
+    pub(crate) reads: mpsc::Sender<oneshot::Sender<Result<(), ReadError>>>,
+    pub(crate) clock: Arc<SlewedClock>,
+}
+
+impl<S> Clone for Group<S> {
+    fn clone(&self) -> Self {
+        Self {
+            core: Arc::clone(&self.core),
+            machine: self.machine.clone(),
+            writes: self.writes.clone(),
+            reads: self.reads.clone(),
+            clock: Arc::clone(&self.clock),
+        }
+    }
+}
+
+impl<S: StateMachine> Group<S> {
+    pub fn id(&self) -> GroupId {
+        self.core.id
+    }
+
+    /// Whether nobody has formed or joined the group on this disk.
+    pub fn is_pristine(&self) -> bool {
+        self.core.log.is_pristine()
+    }
+
+    /// Forms the group with these voters. On a group that exists it does nothing.
+    ///
+    /// # Errors
+    /// When this node is not among them, or the group has stopped.
+    pub async fn initialize(&self, voters: BTreeSet<NodeId>) -> Result<(), ReconfigureError> {
+        let members: BTreeSet<u64> = voters.into_iter().map(|id| id.0).collect();
+        match self.core.raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+            Err(error) => Err(ReconfigureError::Refused(error.to_string())),
+        }
+    }
+
+    /// Replicates an operation and answers what the state machine said, after a majority has it on
+    /// disk and this node has applied it.
+    ///
+    /// # Errors
+    /// [`WriteError::Unknown`] is the only one after which it may have been executed.
+    pub async fn write(&self, op: Bytes) -> Result<Bytes, WriteError> {
+        let (reply, answer) = oneshot::channel();
+        self.writes.send(Job { op, reply }).await.map_err(|_| WriteError::Stopped)?;
+        answer.await.unwrap_or(Err(WriteError::Stopped))
+    }
+
+    /// Looks at the state as it is at some moment between the call and its return: it holds every
+    /// write that was acknowledged before the call, wherever that was.
+    ///
+    /// # Errors
+    /// When this node does not lead, or can not prove that it does.
+    pub async fn read<R>(&self, look: impl FnOnce(&S) -> R) -> Result<R, ReadError> {
+        let (reply, answer) = oneshot::channel();
+        self.reads.send(reply).await.map_err(|_| ReadError::Stopped)?;
+        answer.await.unwrap_or(Err(ReadError::Stopped))?;
+        Ok(self.local(look))
+    }
+
+    /// Looks at what this replica has applied, which may be behind.
+    pub fn local<R>(&self, look: impl FnOnce(&S) -> R) -> R {
+        look(&self.machine.read().machine)
+    }
+
+    pub fn watch(&self) -> watch::Receiver<GroupView> {
+        self.core.view.subscribe()
+    }
+
+    /// The group's time: Unix milliseconds that never go back on this node.
+    pub fn now_ms(&self) -> u64 {
+        self.machine.read().clock.now_ms(self.clock.now_ms())
+    }
+
+    /// Brings the membership to these voters and learners: new replicas are added as learners, caught
+    /// up with, then the voters change in one joint step. Safe to repeat after any error.
+    ///
+    /// # Errors
+    /// See [`ReconfigureError`].
+    pub async fn reconfigure(
+        &self,
+        voters: BTreeSet<NodeId>,
+        learners: BTreeSet<NodeId>,
+    ) -> Result<(), ReconfigureError> {
+        let now = self.core.view.borrow().clone();
+        if !now.is_leader {
+            return Err(ReconfigureError::NotLeader);
+        }
+        let known: BTreeSet<NodeId> = now.voters.union(&now.learners).copied().collect();
+        let wanted: BTreeSet<NodeId> = voters.union(&learners).copied().collect();
+        for new in wanted.difference(&known) {
+            self.change(self.core.raft.add_learner(new.0, EmptyNode {}, false)).await?;
+        }
+        if now.voters != voters {
+            self.caught_up(voters.difference(&now.voters).copied().collect()).await?;
+            let ids: BTreeSet<u64> = voters.iter().map(|id| id.0).collect();
+            let change = ChangeMembers::ReplaceAllVoters(ids);
+            // A voter that stays as a learner is kept in the same step.
+            let retain = now.voters.difference(&voters).any(|id| learners.contains(id));
+            self.change(self.core.raft.change_membership(change, retain)).await?;
+        }
+        let surplus: BTreeSet<u64> = known.iter().filter(|id| !wanted.contains(id)).map(|id| id.0).collect();
+        let left = self.core.view.borrow().learners.iter().any(|id| surplus.contains(&id.0));
+        if left || (!surplus.is_empty() && now.voters == voters) {
+            self.change(self.core.raft.change_membership(ChangeMembers::RemoveNodes(surplus), false)).await?;
+        }
+        Ok(())
+    }
+
+    async fn change<T>(
+        &self,
+        change: impl Future<Output = Result<T, RaftError<u64, ClientWriteError<u64, EmptyNode>>>>,
+    ) -> Result<(), ReconfigureError> {
+        let changed =
+            tokio::time::timeout(CHANGE_MAX, change).await.map_err(|_| ReconfigureError::Timeout)?;
+        self.core.refresh();
+        match changed {
+            Ok(_) => Ok(()),
+            Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
+                Err(ReconfigureError::NotLeader)
+            }
+            Err(error) => Err(ReconfigureError::Refused(error.to_string())),
+        }
+    }
+
+    async fn caught_up(&self, nodes: BTreeSet<NodeId>) -> Result<(), ReconfigureError> {
+        let mut view = self.watch();
+        let all = view.wait_for(|view| !view.is_leader || nodes.is_subset(&view.caught_up));
+        match tokio::time::timeout(CATCH_UP_MAX, all).await {
+            Ok(Ok(view)) if view.is_leader => return Ok(()),
+            Ok(_) => return Err(ReconfigureError::NotLeader),
+            Err(_) => {}
+        }
+        let view = self.core.view.borrow();
+        let behind = nodes.difference(&view.caught_up).next().copied();
+        behind.map_or(Ok(()), |node| Err(ReconfigureError::Behind { node }))
+    }
+}

@@ -1,0 +1,53 @@
+//! Batched read index (Raft thesis, 6.4): one round of heartbeats proves the leadership for all
+//! reads that had queued when it began. No clock is trusted.
+
+use std::sync::Arc;
+
+use openraft::error::{CheckIsLeaderError, RaftError};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::group::{Core, ReadError};
+use crate::types::node;
+
+type Waiter = oneshot::Sender<Result<(), ReadError>>;
+
+/// Runs until nobody can read any more.
+pub async fn run(core: Arc<Core>, mut waiters: mpsc::Receiver<Waiter>, stop: CancellationToken) {
+    loop {
+        let first = tokio::select! {
+            () = stop.cancelled() => return,
+            waiter = waiters.recv() => match waiter {
+                Some(waiter) => waiter,
+                None => return,
+            },
+        };
+        let mut batch = vec![first];
+        while let Ok(waiter) = waiters.try_recv() {
+            batch.push(waiter);
+        }
+        let proved = tokio::select! {
+            () = stop.cancelled() => return,
+            proved = prove(&core) => proved,
+        };
+        for waiter in batch {
+            // Whoever asked may have gone away.
+            let _gone = waiter.send(proved.clone());
+        }
+    }
+}
+
+async fn prove(core: &Core) -> Result<(), ReadError> {
+    let proof = tokio::time::timeout(core.settings.read_timeout, core.raft.ensure_linearizable()).await;
+    match proof {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward)))) => {
+            let leader = forward.leader_id.map(node).filter(|leader| *leader != core.me);
+            Err(ReadError::NotLeader { leader })
+        }
+        Ok(Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_)))) | Err(_) => {
+            Err(ReadError::NoQuorum)
+        }
+        Ok(Err(RaftError::Fatal(_))) => Err(ReadError::Stopped),
+    }
+}

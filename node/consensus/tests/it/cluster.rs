@@ -1,0 +1,213 @@
+//! Nodes, their disks, and the network between them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use node_consensus::memory::{MemoryEngine, MemorySnapshots};
+use node_consensus::{
+    EntryMeta, Group, Groups, RestoreError, Settings, StateMachine, Transport, TransportError, WriteError,
+};
+use proto::ids::{GroupId, NodeId};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub const GROUP: GroupId = GroupId(1);
+
+/// Appends words, and answers how many there are.
+#[derive(Default)]
+pub struct Words(pub Vec<String>);
+
+impl StateMachine for Words {
+    fn apply(&mut self, _meta: &EntryMeta, op: &Bytes) -> Bytes {
+        self.0.push(String::from_utf8_lossy(op).into_owned());
+        Bytes::from(self.0.len().to_string())
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        self.0.join("\n").into_bytes()
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
+        let text = std::str::from_utf8(snapshot).map_err(|error| RestoreError(error.to_string()))?;
+        self.0 = text.lines().map(str::to_owned).collect();
+        Ok(())
+    }
+}
+
+/// A network in which every pair of nodes can be cut.
+#[derive(Clone, Default)]
+pub struct Net {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    nodes: BTreeMap<NodeId, Groups>,
+    cut: BTreeSet<(NodeId, NodeId)>,
+}
+
+impl Net {
+    fn way(&self, from: NodeId, to: NodeId) -> Option<Groups> {
+        let inner = self.inner.lock().unwrap();
+        if inner.cut.contains(&(from, to)) { None } else { inner.nodes.get(&to).cloned() }
+    }
+
+    /// Cuts both directions between a node and all others.
+    pub fn isolate(&self, node: NodeId) {
+        let mut inner = self.inner.lock().unwrap();
+        for other in inner.nodes.keys().copied().collect::<Vec<_>>() {
+            inner.cut.insert((node, other));
+            inner.cut.insert((other, node));
+        }
+    }
+
+    pub fn heal(&self) {
+        self.inner.lock().unwrap().cut.clear();
+    }
+}
+
+struct Port {
+    me: NodeId,
+    net: Net,
+}
+
+impl Transport for Port {
+    fn call(
+        &self,
+        to: NodeId,
+        group: GroupId,
+        payload: Bytes,
+        deadline: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
+        let (me, net) = (self.me, self.net.clone());
+        let exchange = async move {
+            let gone = || TransportError::Unreachable("cut".to_owned());
+            let groups = net.way(me, to).ok_or_else(gone)?;
+            let answer = groups.handle(me, group, payload).await;
+            // The way back may have been cut meanwhile.
+            net.way(to, me).ok_or_else(gone)?;
+            answer.map_err(|error| TransportError::Failed(error.to_string()))
+        };
+        async move { tokio::time::timeout(deadline, exchange).await.unwrap_or(Err(TransportError::Timeout)) }
+            .boxed()
+    }
+}
+
+/// A node's life; its disk outlives it.
+pub struct Node {
+    pub id: NodeId,
+    pub group: Group<Words>,
+    pub groups: Groups,
+    pub disk: Arc<MemoryEngine>,
+    snapshots: Arc<MemorySnapshots>,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+    net: Net,
+}
+
+impl Node {
+    pub async fn start(net: &Net, id: u64) -> Self {
+        Self::start_on(net, NodeId(id), Arc::default(), Arc::default(), Settings::default()).await
+    }
+
+    pub async fn start_with(net: &Net, id: u64, settings: Settings) -> Self {
+        Self::start_on(net, NodeId(id), Arc::default(), Arc::default(), settings).await
+    }
+
+    async fn start_on(
+        net: &Net,
+        id: NodeId,
+        disk: Arc<MemoryEngine>,
+        snapshots: Arc<MemorySnapshots>,
+        settings: Settings,
+    ) -> Self {
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let port = Arc::new(Port { me: id, net: net.clone() });
+        let groups = Groups::new(id, port, tracker.clone(), stop.clone());
+        let group =
+            groups.open(GROUP, disk.clone(), snapshots.clone(), settings, Words::default()).await.unwrap();
+        net.inner.lock().unwrap().nodes.insert(id, groups.clone());
+        Self { id, group, groups, disk, snapshots, stop, tracker, net: net.clone() }
+    }
+
+    /// Ends the node without a word to the others.
+    pub async fn kill(self) -> Dead {
+        self.net.inner.lock().unwrap().nodes.remove(&self.id);
+        self.stop.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+        Dead { id: self.id, disk: self.disk, snapshots: self.snapshots, net: self.net }
+    }
+
+    pub fn words(&self) -> Vec<String> {
+        self.group.local(|words| words.0.clone())
+    }
+
+    pub async fn write(&self, word: &str) -> Result<Bytes, WriteError> {
+        self.group.write(Bytes::copy_from_slice(word.as_bytes())).await
+    }
+}
+
+/// What is left of a killed node.
+pub struct Dead {
+    id: NodeId,
+    disk: Arc<MemoryEngine>,
+    snapshots: Arc<MemorySnapshots>,
+    net: Net,
+}
+
+impl Dead {
+    pub async fn restart(self) -> Node {
+        Node::start_on(&self.net, self.id, self.disk, self.snapshots, Settings::default()).await
+    }
+}
+
+pub fn ids(ids: &[u64]) -> BTreeSet<NodeId> {
+    ids.iter().copied().map(NodeId).collect()
+}
+
+/// A formed group of `count` voters, all in one net.
+pub async fn formed(net: &Net, count: u64) -> Vec<Node> {
+    formed_with(net, count, Settings::default()).await
+}
+
+pub async fn formed_with(net: &Net, count: u64, settings: Settings) -> Vec<Node> {
+    let mut nodes = Vec::new();
+    for id in 1..=count {
+        nodes.push(Node::start_with(net, id, settings).await);
+    }
+    nodes[0].group.initialize(ids(&(1..=count).collect::<Vec<_>>())).await.unwrap();
+    leader(&nodes).await;
+    nodes
+}
+
+/// Waits until all of these nodes hear the same leader among them; its place.
+pub async fn leader(nodes: &[Node]) -> usize {
+    let found = async {
+        loop {
+            let views: Vec<_> = nodes.iter().map(|node| node.group.watch().borrow().clone()).collect();
+            let leads = nodes.iter().position(|node| {
+                views.iter().all(|view| view.leader == Some(node.id)) && node.group.watch().borrow().is_leader
+            });
+            if let Some(place) = leads {
+                return place;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), found).await.expect("a majority elects a leader")
+}
+
+/// Waits until a node has applied these words.
+pub async fn applied(node: &Node, words: &[&str]) {
+    let mut view = node.group.watch();
+    let done = view.wait_for(|_| node.words() == words);
+    tokio::time::timeout(Duration::from_secs(20), done)
+        .await
+        .unwrap_or_else(|_| panic!("{:?} has {:?}", node.id, node.words()))
+        .unwrap();
+}

@@ -1,0 +1,145 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use node_consensus::{HandleError, ReadError, WriteError};
+use proto::ids::NodeId;
+
+use crate::cluster::{GROUP, Net, applied, formed, leader};
+
+#[tokio::test]
+async fn the_loss_of_the_leader_costs_no_acknowledged_write() {
+    let net = Net::default();
+    let mut nodes = formed(&net, 3).await;
+    let place = leader(&nodes).await;
+    nodes[place].write("kept").await.unwrap();
+    let dead = nodes.remove(place).kill().await;
+    let place = leader(&nodes).await;
+    nodes[place].write("later").await.unwrap();
+    assert_eq!(nodes[place].words(), ["kept", "later"]);
+    let back = dead.restart().await;
+    applied(&back, &["kept", "later"]).await;
+}
+
+#[tokio::test]
+async fn with_two_of_three_dead_writes_and_reads_are_refused_and_do_not_hang() {
+    let net = Net::default();
+    let mut nodes = formed(&net, 3).await;
+    let place = leader(&nodes).await;
+    let survivor = nodes.remove(place);
+    for node in nodes {
+        node.kill().await;
+    }
+    // The first may have been sent before the silence was noticed; then nobody knows.
+    let first = survivor.write("lost").await;
+    assert!(matches!(first, Err(WriteError::Unknown | WriteError::NoQuorum)), "{first:?}");
+    assert_eq!(survivor.write("refused").await, Err(WriteError::NoQuorum));
+    assert_eq!(survivor.group.read(|_| ()).await, Err(ReadError::NoQuorum));
+}
+
+#[tokio::test]
+async fn a_restart_of_all_forgets_nothing() {
+    let net = Net::default();
+    let nodes = formed(&net, 3).await;
+    let place = leader(&nodes).await;
+    for n in 0..50 {
+        nodes[place].write(&n.to_string()).await.unwrap();
+    }
+    let mut dead = Vec::new();
+    for node in nodes {
+        dead.push(node.kill().await);
+    }
+    let mut nodes = Vec::new();
+    for node in dead {
+        nodes.push(node.restart().await);
+    }
+    let place = leader(&nodes).await;
+    let read = nodes[place].group.read(|words| words.0.len()).await;
+    assert_eq!(read, Ok(50));
+}
+
+#[tokio::test]
+async fn a_deposed_leader_that_does_not_know_it_serves_no_stale_read() {
+    let net = Net::default();
+    let nodes = formed(&net, 3).await;
+    let old = leader(&nodes).await;
+    nodes[old].write("old").await.unwrap();
+    net.isolate(nodes[old].id);
+    let others: Vec<&_> = nodes.iter().filter(|node| node.id != nodes[old].id).collect();
+    let elected = async {
+        loop {
+            if let Some(new) = others.iter().find(|node| node.group.watch().borrow().is_leader) {
+                return *new;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let new = tokio::time::timeout(Duration::from_secs(20), elected).await.unwrap();
+    new.write("new").await.unwrap();
+    assert!(nodes[old].group.watch().borrow().is_leader, "it can not know yet");
+    assert_eq!(nodes[old].group.read(|words| words.0.clone()).await, Err(ReadError::NoQuorum));
+    net.heal();
+    applied(&nodes[old], &["old", "new"]).await;
+}
+
+#[tokio::test]
+async fn a_replica_that_comes_back_from_isolation_does_not_depose_the_leader() {
+    let net = Net::default();
+    let nodes = formed(&net, 3).await;
+    let place = leader(&nodes).await;
+    let term = nodes[place].group.watch().borrow().term;
+    let lonely = (place + 1) % 3;
+    net.isolate(nodes[lonely].id);
+    // Long enough for it to look for a leader several times.
+    let searched = async {
+        let mut view = nodes[lonely].group.watch();
+        view.wait_for(|view| view.leader.is_none()).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    };
+    tokio::time::timeout(Duration::from_secs(20), searched).await.unwrap();
+    net.heal();
+    assert_eq!(leader(&nodes).await, place);
+    assert_eq!(nodes[place].group.watch().borrow().term, term);
+}
+
+#[tokio::test]
+async fn a_hint_that_the_leader_lives_badly_does_not_depose_a_leader_that_is_heard() {
+    let net = Net::default();
+    let nodes = formed(&net, 3).await;
+    let place = leader(&nodes).await;
+    let term = nodes[place].group.watch().borrow().term;
+    // One replica is told a lie; the other one hears the leader and does not consent.
+    let fooled = (place + 1) % 3;
+    nodes[fooled].groups.set_suspects(BTreeSet::from([nodes[place].id]));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    nodes[fooled].groups.set_suspects(BTreeSet::new());
+    assert_eq!(leader(&nodes).await, place);
+    assert_eq!(nodes[place].group.watch().borrow().term, term);
+}
+
+#[tokio::test]
+async fn a_disk_that_fails_stops_the_group_and_acknowledges_nothing() {
+    let net = Net::default();
+    let nodes = formed(&net, 1).await;
+    let mut fault = nodes[0].groups.fault();
+    nodes[0].disk.break_with("fsync: Input/output error");
+    let written = nodes[0].write("lost").await;
+    assert!(written.is_err(), "{written:?}");
+    let told = tokio::time::timeout(Duration::from_secs(10), fault.wait_for(Option::is_some)).await;
+    let told = told.unwrap().unwrap().clone().unwrap();
+    assert!(told.contains("Input/output error"), "{told}");
+}
+
+#[tokio::test]
+async fn a_member_can_not_speak_in_another_members_name_nor_break_a_group_with_garbage() {
+    let net = Net::default();
+    let nodes = formed(&net, 1).await;
+    for length in 0..64u8 {
+        let garbage: Bytes = (0..length).map(|n| n.wrapping_mul(37)).collect();
+        let answer = nodes[0].groups.handle(NodeId(9), GROUP, garbage).await;
+        assert!(answer.is_err() || length > 0);
+    }
+    let unknown = nodes[0].groups.handle(NodeId(9), proto::ids::GroupId(77), Bytes::new()).await;
+    assert_eq!(unknown, Err(HandleError::UnknownGroup(proto::ids::GroupId(77))));
+    nodes[0].write("still here").await.unwrap();
+}

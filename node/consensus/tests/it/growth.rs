@@ -1,0 +1,89 @@
+use node_consensus::{ReadError, Settings, WriteError};
+use proto::ids::NodeId;
+
+use crate::cluster::{Net, Node, applied, formed, formed_with, ids, leader};
+
+#[tokio::test]
+async fn one_voter_becomes_three_and_the_new_ones_have_everything() {
+    let net = Net::default();
+    let mut nodes = formed(&net, 1).await;
+    nodes[0].write("alone").await.unwrap();
+    nodes.push(Node::start(&net, 2).await);
+    nodes.push(Node::start(&net, 3).await);
+    nodes[0].group.reconfigure(ids(&[1, 2, 3]), ids(&[])).await.unwrap();
+    nodes[0].write("together").await.unwrap();
+    for node in &nodes {
+        applied(node, &["alone", "together"]).await;
+        assert_eq!(node.group.watch().borrow().voters, ids(&[1, 2, 3]));
+    }
+}
+
+#[tokio::test]
+async fn a_voter_is_replaced_and_the_old_one_is_forgotten() {
+    let net = Net::default();
+    let mut nodes = formed(&net, 3).await;
+    let place = leader(&nodes).await;
+    let gone = nodes.iter().position(|node| node.id != nodes[place].id).unwrap();
+    let dead = nodes.remove(gone);
+    let old = dead.id;
+    dead.kill().await;
+    nodes.push(Node::start(&net, 4).await);
+    let place = leader(&nodes[..2]).await;
+    let mut voters = ids(&[1, 2, 3, 4]);
+    voters.remove(&old);
+    nodes[place].group.reconfigure(voters.clone(), ids(&[])).await.unwrap();
+    let view = nodes[place].group.watch().borrow().clone();
+    assert_eq!(view.voters, voters);
+    assert!(view.learners.is_empty());
+}
+
+#[tokio::test]
+async fn a_learner_follows_without_a_vote() {
+    let net = Net::default();
+    let mut nodes = formed(&net, 1).await;
+    nodes.push(Node::start(&net, 2).await);
+    nodes[0].group.reconfigure(ids(&[1]), ids(&[2])).await.unwrap();
+    nodes[0].write("word").await.unwrap();
+    applied(&nodes[1], &["word"]).await;
+    assert_eq!(nodes[1].group.watch().borrow().voters, ids(&[1]));
+    let refused = nodes[1].write("no").await;
+    assert_eq!(refused, Err(WriteError::NotLeader { leader: Some(NodeId(1)) }));
+    let refused = nodes[1].group.read(|_| ()).await;
+    assert_eq!(refused, Err(ReadError::NotLeader { leader: Some(NodeId(1)) }));
+}
+
+#[tokio::test]
+async fn a_replica_that_is_far_behind_gets_a_snapshot() {
+    let net = Net::default();
+    let settings = Settings { snapshot_entries: 20, ..Settings::default() };
+    let mut nodes = formed_with(&net, 1, settings).await;
+    // More than stays in the log after a snapshot.
+    let words: Vec<String> = (0..700).map(|n| n.to_string()).collect();
+    for word in &words {
+        nodes[0].write(word).await.unwrap();
+    }
+    nodes.push(Node::start_with(&net, 2, settings).await);
+    nodes[0].group.reconfigure(ids(&[1, 2]), ids(&[])).await.unwrap();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    applied(&nodes[1], &words).await;
+}
+
+#[tokio::test]
+async fn operations_that_come_together_share_entries_and_keep_their_answers() {
+    let net = Net::default();
+    let nodes = formed(&net, 3).await;
+    let place = leader(&nodes).await;
+    let before = nodes[place].group.watch().borrow().last_log;
+    let writes = (0..200).map(|n| {
+        let node = &nodes[place];
+        async move { (n, node.write(&format!("w{n}")).await.unwrap()) }
+    });
+    let answers = futures::future::join_all(writes).await;
+    let words = nodes[place].words();
+    for (n, answer) in answers {
+        let position: usize = std::str::from_utf8(&answer).unwrap().parse().unwrap();
+        assert_eq!(words[position - 1], format!("w{n}"));
+    }
+    let entries = nodes[place].group.watch().borrow().last_log - before;
+    assert!(entries < 100, "{entries} entries for 200 operations");
+}
