@@ -17,10 +17,14 @@
 //! Architecture Invariant: a process is never signalled because of its number alone.
 
 mod collect;
+mod exec;
+mod files;
 mod manifest;
 mod spec;
+mod supervisor;
 
 pub use collect::{CollectError, SourceEntry, SourceKind, collect};
+pub use exec::{ExecError, exec_instance};
 pub use manifest::{
     Content, Entry, EntryPath, FileContent, LinkTarget, ManifestError, PathError, ReleaseManifest,
     VERSION_BYTES_MAX,
@@ -28,4 +32,8 @@ pub use manifest::{
 pub use spec::{
     AppSpec, Health, Keep, Limits, Readiness, Restart, Rollout, Route, Run, SPEC_BYTES_MAX, SPEC_FILE,
     SpecError, Startup, Stop, StopSignal, is_name,
+};
+pub use supervisor::{
+    AppState, AppStatus, Drain, InstanceState, InstanceStatus, Launch, LeftoverError, Statuses, Supervisor,
+    SupervisorConfig, SupervisorError,
 };
