@@ -1,0 +1,263 @@
+//! sled, made durable: one thread commits for everybody.
+//!
+//! ```text
+//!   commit(batch, done) ──queue──▶ commit thread: take all that has queued
+//!                                    apply_batch ─▶ flush ─▶ sync_data on a second handle ─▶ done, done, ...
+//! ```
+//!
+//! While one sync runs the next commits gather, so that one sync serves many groups; that is all the
+//! batching there is. `flush` writes sled's buffers into the file (and calls `sync_file_range`, which
+//! does not reach the disk's cache); `sync_data` on any handle of the same file does.
+//!
+//! Ranges are deleted a bounded number of keys a commit, because purging a whole log at once held up
+//! commits for seconds.
+//!
+//! After the first error nothing is acknowledged any more.
+
+mod sync;
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
+
+use node_consensus::{Batch, Engine, EngineError, Write};
+
+use crate::{StorageError, files};
+
+use sync::Sync;
+
+/// Commits that wait. Every raft group has one append under way, so this is never full on a healthy
+/// disk; on a slow one, whoever commits waits.
+const QUEUE_MAX: usize = 1_024;
+/// Commits that share a sync at most.
+const SHARED_MAX: usize = 512;
+/// Keys that one commit deletes of a range.
+const RANGE_STEP_KEYS: usize = 256;
+/// sled keeps values up to a quarter of a segment in its log; larger ones become files of their own,
+/// which it never syncs.
+const VALUE_BYTES_MAX: usize = 4_000;
+
+/// How a database is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Bytes of pages that stay in memory.
+    pub cache_bytes: u64,
+}
+
+/// What the commit thread has done so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stats {
+    pub commits: u64,
+    pub syncs: u64,
+}
+
+type Done = Box<dyn FnOnce(Result<(), EngineError>) + Send>;
+
+struct Job {
+    batch: Batch,
+    done: Done,
+}
+
+/// An ordered, durable key-value store.
+pub struct Database {
+    db: sled::Db,
+    queue: Mutex<Option<SyncSender<Job>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    commits: AtomicU64,
+    syncs: AtomicU64,
+    fault: OnceLock<String>,
+}
+
+impl Database {
+    /// Opens the database in a folder, or makes one.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] when sled finds its file damaged, be it with an error or a panic.
+    pub fn open(folder: &Path, options: Options) -> Result<Arc<Self>, StorageError> {
+        files::create_dir_durably(folder)?;
+        let config = sled::Config::new()
+            .path(folder)
+            .cache_capacity(options.cache_bytes)
+            // Nothing flushes behind the commit thread's back.
+            .flush_every_ms(None);
+        let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+        let corrupt = |reason: String| StorageError::Corrupt { path: folder.to_owned(), reason };
+        let db = match opened {
+            Ok(Ok(db)) => db,
+            Ok(Err(sled::Error::Io(source))) => return Err(StorageError::file("open", folder)(source)),
+            Ok(Err(error)) => return Err(corrupt(error.to_string())),
+            Err(panic) => return Err(corrupt(panic_text(&*panic))),
+        };
+        // The files that sled has just made are in their folder after a power cut as well.
+        db.flush().map_err(|error| corrupt(error.to_string()))?;
+        let sync = Sync::of_sled(folder)?;
+        sync.data().map_err(StorageError::file("sync", folder))?;
+        files::sync_dir(folder)?;
+        Ok(Self::start(db, sync, folder.to_owned()))
+    }
+
+    fn start(db: sled::Db, sync: Sync, folder: PathBuf) -> Arc<Self> {
+        let shared = Arc::new(Shared::default());
+        let (queue, jobs) = sync_channel(QUEUE_MAX);
+        let committer =
+            Committer { db: db.clone(), sync, shared: Arc::clone(&shared), ranges: VecDeque::new() };
+        let thread = std::thread::Builder::new()
+            .name("commit".to_owned())
+            .spawn(move || committer.run(&jobs))
+            .unwrap_or_else(|error| panic!("no thread for the database {}: {error}", folder.display()));
+        Arc::new(Self { db, queue: Mutex::new(Some(queue)), thread: Mutex::new(Some(thread)), shared })
+    }
+
+    pub fn stats(&self) -> Stats {
+        Stats {
+            commits: self.shared.commits.load(Ordering::Relaxed),
+            syncs: self.shared.syncs.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        // The thread ends when the queue is gone and empty.
+        drop(self.queue.get_mut().unwrap_or_else(PoisonError::into_inner).take());
+        if let Some(thread) = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take()
+            && std::thread::current().id() != thread.thread().id()
+            && thread.join().is_err()
+        {
+            tracing::error!("the commit thread had panicked");
+        }
+    }
+}
+
+impl Engine for Database {
+    fn commit(&self, batch: Batch, done: Done) {
+        for write in &batch.writes {
+            if let Write::Put { value, .. } = write {
+                assert!(
+                    value.len() <= VALUE_BYTES_MAX,
+                    "a value of {} bytes would not be synced",
+                    value.len()
+                );
+            }
+        }
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let refused = match queue {
+            Some(queue) => queue.send(Job { batch, done }).err().map(|error| error.0),
+            None => Some(Job { batch, done }),
+        };
+        if let Some(job) = refused {
+            (job.done)(Err(EngineError("the database has stopped".to_owned())));
+        }
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        let found = self.db.get(key).map_err(|error| EngineError(error.to_string()))?;
+        Ok(found.map(|value| value.to_vec()))
+    }
+
+    fn range(
+        &self,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), EngineError> {
+        for item in self.db.range(from..to) {
+            let (key, value) = item.map_err(|error| EngineError(error.to_string()))?;
+            if visit(&key, &value).is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The commit thread's own.
+struct Committer {
+    db: sled::Db,
+    sync: Sync,
+    shared: Arc<Shared>,
+    /// Ranges that are still to be deleted, the oldest first.
+    ranges: VecDeque<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Committer {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        loop {
+            let first = if self.ranges.is_empty() {
+                match jobs.recv() {
+                    Ok(job) => Some(job),
+                    Err(_) => return,
+                }
+            } else {
+                match jobs.try_recv() {
+                    Ok(job) => Some(job),
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Disconnected) => return,
+                }
+            };
+            let batch: Vec<Job> = first.into_iter().chain(jobs.try_iter().take(SHARED_MAX)).collect();
+            let result = self.commit(&batch);
+            self.shared.commits.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            if let Err(error) = &result
+                && self.shared.fault.set(error.0.clone()).is_ok()
+            {
+                tracing::error!(%error, "the disk failed; nothing is acknowledged any more");
+            }
+            for job in batch {
+                (job.done)(result.clone());
+            }
+        }
+    }
+
+    fn commit(&mut self, jobs: &[Job]) -> Result<(), EngineError> {
+        if let Some(fault) = self.shared.fault.get() {
+            self.ranges.clear();
+            return Err(EngineError(fault.clone()));
+        }
+        let failed = |error: sled::Error| EngineError(error.to_string());
+        let mut batch = sled::Batch::default();
+        self.delete_some(&mut batch).map_err(failed)?;
+        for write in jobs.iter().flat_map(|job| &job.batch.writes) {
+            match write {
+                Write::Put { key, value } => batch.insert(key.as_slice(), value.as_slice()),
+                Write::Delete { key } => batch.remove(key.as_slice()),
+                Write::DeleteRange { from, to } => self.ranges.push_back((from.clone(), to.clone())),
+            }
+        }
+        self.db.apply_batch(batch).map_err(failed)?;
+        self.db.flush().map_err(failed)?;
+        self.sync.data().map_err(|error| EngineError(format!("fsync: {error}")))?;
+        self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// One step through the oldest range.
+    fn delete_some(&mut self, batch: &mut sled::Batch) -> sled::Result<()> {
+        let Some((from, to)) = self.ranges.front() else { return Ok(()) };
+        let mut keys = 0;
+        for key in self.db.range(from.clone()..to.clone()).keys().take(RANGE_STEP_KEYS) {
+            batch.remove(key?);
+            keys += 1;
+        }
+        if keys < RANGE_STEP_KEYS {
+            self.ranges.pop_front();
+        }
+        Ok(())
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "sled panicked".to_owned())
+}

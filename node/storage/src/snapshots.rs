@@ -1,0 +1,71 @@
+//! Snapshots of raft groups: one file each, with a checksum.
+
+use std::path::PathBuf;
+
+use node_consensus::{EngineError, Snapshots};
+use proto::ids::GroupId;
+
+use crate::files;
+
+const MAGIC: &[u8; 8] = b"HFSNAP1\n";
+/// The state of one group, which is in memory as well.
+const BYTES_MAX: u64 = 4 << 30;
+
+/// Snapshot files in one folder, which has to exist.
+pub struct SnapshotFiles {
+    folder: PathBuf,
+}
+
+impl SnapshotFiles {
+    pub fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    fn path(&self, group: GroupId) -> PathBuf {
+        self.folder.join(format!("group-{group}.snapshot"))
+    }
+}
+
+impl Snapshots for SnapshotFiles {
+    fn save(&self, group: GroupId, bytes: &[u8]) -> Result<(), EngineError> {
+        let whole = [&MAGIC[..], blake3::hash(bytes).as_bytes(), bytes].concat();
+        files::write_atomically(&self.path(group), &whole, 0o600)
+            .map_err(|error| EngineError(error.to_string()))
+    }
+
+    fn load(&self, group: GroupId) -> Result<Option<Vec<u8>>, EngineError> {
+        let path = self.path(group);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let whole = files::read_bounded(&path, BYTES_MAX).map_err(|error| EngineError(error.to_string()))?;
+        let damaged = || EngineError(format!("the snapshot {} is damaged", path.display()));
+        let rest = whole.strip_prefix(&MAGIC[..]).ok_or_else(damaged)?;
+        let (sum, bytes) = rest.split_first_chunk::<32>().ok_or_else(damaged)?;
+        if blake3::hash(bytes) != blake3::Hash::from(*sum) {
+            return Err(damaged());
+        }
+        Ok(Some(bytes.to_vec()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_comes_back_as_it_was_and_a_damaged_one_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = SnapshotFiles::new(dir.path().to_owned());
+        assert_eq!(files.load(GroupId(3)), Ok(None));
+        files.save(GroupId(3), b"state").unwrap();
+        assert_eq!(files.load(GroupId(3)), Ok(Some(b"state".to_vec())));
+        let path = files.path(GroupId(3));
+        let mut bytes = std::fs::read(&path).unwrap();
+        *bytes.last_mut().unwrap() ^= 1;
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(files.load(GroupId(3)).is_err());
+        std::fs::write(&path, b"HF").unwrap();
+        assert!(files.load(GroupId(3)).is_err());
+    }
+}

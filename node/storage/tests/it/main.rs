@@ -1,0 +1,8 @@
+//! The storage against what really happens to disks: kills and power cuts.
+
+#![allow(clippy::unwrap_used, reason = "a test that can not go on should say where")]
+
+mod kill;
+mod power;
+mod suite;
+mod writer;

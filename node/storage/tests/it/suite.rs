@@ -1,0 +1,87 @@
+use node_storage::{Database, Options, SnapshotFiles};
+use std::ops::ControlFlow;
+use std::sync::{Arc, mpsc};
+
+use node_consensus::{Batch, Engine as _};
+
+const OPTIONS: Options = Options { cache_bytes: 1 << 20 };
+
+#[test]
+fn the_log_and_the_state_machine_pass_openrafts_suite_on_sled() {
+    node_consensus::suite::run(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let database = Database::open(&dir.path().join("db"), OPTIONS).unwrap();
+        let snapshots = Arc::new(SnapshotFiles::new(dir.path().to_owned()));
+        (dir, database as _, snapshots as _)
+    })
+    .unwrap();
+}
+
+#[test]
+fn commits_that_come_together_share_a_sync() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = Database::open(dir.path(), OPTIONS).unwrap();
+    let before = database.stats();
+    let (tell, told) = mpsc::channel();
+    for n in 0..500u32 {
+        let mut batch = Batch::default();
+        batch.put(n.to_be_bytes().to_vec(), vec![1]);
+        let tell = tell.clone();
+        database.commit(batch, Box::new(move |result| tell.send(result).unwrap()));
+    }
+    for _ in 0..500 {
+        told.recv().unwrap().unwrap();
+    }
+    let after = database.stats();
+    assert_eq!(after.commits - before.commits, 500);
+    assert!(after.syncs - before.syncs < 500, "{after:?}");
+}
+
+#[test]
+fn a_range_is_deleted_in_steps_and_later_writes_into_it_stay_out_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = Database::open(dir.path(), OPTIONS).unwrap();
+    let commit = |batch: Batch| {
+        let (tell, told) = mpsc::channel();
+        database.commit(batch, Box::new(move |result| tell.send(result).unwrap()));
+        told.recv().unwrap().unwrap();
+    };
+    for start in (0..2_000u32).step_by(500) {
+        let mut batch = Batch::default();
+        for n in start..start + 500 {
+            batch.put(n.to_be_bytes().to_vec(), vec![1]);
+        }
+        commit(batch);
+    }
+    let mut batch = Batch::default();
+    batch.delete_range(0u32.to_be_bytes().to_vec(), 1_990u32.to_be_bytes().to_vec());
+    commit(batch);
+    let count = || {
+        let mut count = 0;
+        database
+            .range(&0u32.to_be_bytes(), &5_000u32.to_be_bytes(), &mut |_, _| {
+                count += 1;
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        count
+    };
+    for _ in 0..10_000 {
+        if count() == 10 {
+            return;
+        }
+        std::thread::yield_now();
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    panic!("{} keys are left", count());
+}
+
+#[test]
+fn a_damaged_database_is_told_apart_from_a_fault_of_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Database::open(dir.path(), OPTIONS).unwrap());
+    // The configuration file carries a checksum.
+    std::fs::write(dir.path().join("conf"), b"garbage that is no configuration").unwrap();
+    let opened = Database::open(dir.path(), OPTIONS);
+    assert!(matches!(opened, Err(node_storage::StorageError::Corrupt { .. })));
+}
