@@ -1,0 +1,99 @@
+//! Who is connected: what a connection knows of its client, and the list that CLIENT LIST shows.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::frame::Protocol;
+
+/// Longest name of a client or of its library; these stay for the life of the connection.
+pub(crate) const ATTRIBUTE_BYTES_MAX: usize = 256;
+
+/// A connection's client, as far as commands change it.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    pub(crate) id: u64,
+    pub(crate) address: SocketAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) connected: Instant,
+    pub(crate) protocol: Protocol,
+    /// `None` until it has authenticated.
+    pub(crate) login: Option<Login>,
+    pub(crate) database: u8,
+    pub(crate) name: Bytes,
+    pub(crate) library_name: Bytes,
+    pub(crate) library_version: Bytes,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Login {
+    pub(crate) user: String,
+    pub(crate) keyspace: String,
+}
+
+impl Client {
+    /// The keyspace of a database: Redis's databases are keyspaces of their own, the first is the
+    /// app's. A name can not contain the colon, so that two apps never meet.
+    pub(crate) fn keyspace(&self) -> String {
+        let base = self.login.as_ref().map_or("", |login| login.keyspace.as_str());
+        if self.database == 0 { base.to_owned() } else { format!("{base}:{}", self.database) }
+    }
+
+    /// A line as CLIENT LIST has it.
+    pub(crate) fn describe(&self) -> String {
+        format!(
+            "id={} addr={} laddr={} name={} age={} db={} resp={} lib-name={} lib-ver={} user={}",
+            self.id,
+            self.address,
+            self.local,
+            String::from_utf8_lossy(&self.name),
+            self.connected.elapsed().as_secs(),
+            self.database,
+            self.protocol.number(),
+            String::from_utf8_lossy(&self.library_name),
+            String::from_utf8_lossy(&self.library_version),
+            self.login.as_ref().map_or("", |login| login.user.as_str()),
+        )
+    }
+}
+
+/// All clients of this port. A connection keeps its own state and leaves a copy here when a command
+/// has changed it.
+#[derive(Debug, Default)]
+pub(crate) struct Clients {
+    last_id: AtomicU64,
+    list: Mutex<BTreeMap<u64, Client>>,
+}
+
+impl Clients {
+    pub(crate) fn next_id(&self) -> u64 {
+        self.last_id.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn note(&self, client: &Client) {
+        self.list().insert(client.id, client.clone());
+    }
+
+    pub(crate) fn forget(&self, id: u64) {
+        self.list().remove(&id);
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.list().len()
+    }
+
+    /// Those that see the same keyspace: an app learns nothing of another's clients.
+    pub(crate) fn beside(&self, client: &Client) -> Vec<Client> {
+        let keyspace = |client: &Client| client.login.as_ref().map(|login| login.keyspace.clone());
+        let own = keyspace(client);
+        self.list().values().filter(|other| keyspace(other) == own).cloned().collect()
+    }
+
+    fn list(&self) -> MutexGuard<'_, BTreeMap<u64, Client>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
