@@ -18,9 +18,9 @@
 
 mod collect;
 mod exec;
-mod files;
 mod manifest;
 mod spec;
+mod store;
 mod supervisor;
 
 pub use collect::{CollectError, SourceEntry, SourceKind, collect};
@@ -33,6 +33,7 @@ pub use spec::{
     AppSpec, Health, Keep, Limits, Readiness, Restart, Rollout, Route, Run, SPEC_BYTES_MAX, SPEC_FILE,
     SpecError, Startup, Stop, StopSignal, is_name,
 };
+pub use store::{BlobWriter, Receiving, ReleaseStore, StoreError, Stored};
 pub use supervisor::{
     AppState, AppStatus, Drain, InstanceState, InstanceStatus, Launch, LeftoverError, Statuses, Supervisor,
     SupervisorConfig, SupervisorError,

@@ -19,11 +19,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use node_storage::files;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use super::procfs::{self, Process};
-use crate::files;
 
 const RECORD_BYTES_MAX: u64 = 4 << 10;
 const EXTENSION: &str = "json";
@@ -63,7 +63,7 @@ impl Record {
 
     pub(super) fn write(&self, folder: &Path, instance: &str) -> io::Result<()> {
         let bytes = serde_json::to_vec(self).map_err(io::Error::other)?;
-        files::write_atomically(&path(folder, instance), &bytes, 0o600)
+        Ok(files::write_atomically(&path(folder, instance), &bytes, 0o600)?)
     }
 
     /// The instance and its group are gone.
