@@ -73,7 +73,7 @@ fn log_in(context: &mut Context<'_>, user: &[u8], password: &[u8]) -> Result<(),
 
 /// `HELLO [2 | 3 [AUTH user password] [SETNAME name]]`: nothing changes unless all of it can.
 pub(super) fn hello(context: &mut Context<'_>, args: &[Bytes]) -> Outcome {
-    let protocol = match args.first().map(|version| integer(version)) {
+    let protocol = match args.first().map(integer) {
         None => context.client.protocol,
         Some(Ok(2)) => Protocol::Resp2,
         Some(Ok(3)) => Protocol::Resp3,
