@@ -254,9 +254,9 @@ fn times_are_rounded_to_seconds_as_redis_rounds_them() {
 #[test]
 fn info_shows_the_sections_asked_for() {
     let mut client = member();
-    let mut info = |line: &str| match answer(&mut client, line) {
-        Frame::Verbatim(text) => text,
-        other => panic!("{other:?}"),
+    let mut info = |line: &str| {
+        let Frame::Verbatim(text) = answer(&mut client, line) else { panic!("no text") };
+        text
     };
     let all = info("INFO");
     assert!(all.starts_with("# Server\r\nredis_version:7.4.0\r\n"), "{all}");
