@@ -12,6 +12,7 @@
 //! here, and go on with it when there is no quorum.
 
 mod access;
+mod addresses;
 mod controller;
 mod electorate;
 mod hints;
@@ -41,6 +42,7 @@ use crate::tasks::Tasks;
 pub use propose::ProposeError;
 
 use log::ControlLog;
+use propose::Patience;
 
 /// What the control plane is made from.
 pub struct ControlParts {
@@ -121,6 +123,7 @@ impl Control {
         tasks.essential("storage faults", hints::end_on_fault(groups.fault(), tasks.clone()));
         tasks.essential("controller", controller::run(control.clone(), tasks.stop()));
         tasks.essential("voter's secrets", secrets::run(control.clone(), tasks.stop()));
+        tasks.essential("members' addresses", addresses::run(control.clone(), tasks.stop()));
         tasks.essential("control reports", reports::run(control.clone(), fence, tasks.stop()));
         tasks.essential("election hints", hints::run(control.clone(), groups, tasks.stop()));
         Ok(control)
@@ -151,7 +154,9 @@ impl Control {
     pub async fn catch_up(&self, deadline: Duration) -> Result<(), CatchUpError> {
         let until = tokio::time::Instant::now() + deadline;
         let introduction = reports::introduction(self).ok_or(CatchUpError::NotIntroduced)?;
-        let wanted = propose::until(self, &introduction, until).await?.index;
+        // Right after a start nobody has been heard of, which says nothing of who lives.
+        let patience = Patience { until, without_majority: until };
+        let wanted = propose::write_anywhere(self, &introduction, patience).await?.index;
         let mut view = self.group_view();
         let arrived = view.wait_for(|view| view.applied >= wanted);
         match tokio::time::timeout_at(until, arrived).await {

@@ -61,11 +61,19 @@ impl EpochFence {
             return Err(FenceError::Stale { given, seen });
         }
         if given > seen {
-            let recorded = self.facts.put(FACT, &given.0.to_be_bytes()).await;
-            recorded.map_err(|source| FenceError::Record { given, source })?;
+            self.record(given).await?;
             self.seen.send_replace(given);
         }
         Ok(())
+    }
+
+    async fn record(&self, given: Epoch) -> Result<(), FenceError> {
+        let facts = Arc::clone(&self.facts);
+        let record = move || facts.put(FACT, &given.0.to_be_bytes());
+        // A sync takes milliseconds, in which this thread can do something else.
+        let recorded = tokio::task::spawn_blocking(record).await;
+        let recorded = recorded.unwrap_or_else(|panic| Err(StorageError::Stopped(panic.to_string())));
+        recorded.map_err(|source| FenceError::Record { given, source })
     }
 
     /// The highest epoch that this node has recorded.

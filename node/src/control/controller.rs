@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::electorate::ElectorateChange;
 use super::propose::ProposeError;
-use super::{Control, inventory};
+use super::{Control, addresses, inventory};
 use acts::Acts;
 
 /// Plans are made at least so often: deadlines and patience run out without an event.
@@ -46,7 +46,8 @@ pub(super) async fn run(control: Control, stop: CancellationToken) {
             match begin(&control).await {
                 Ok(epoch) => Reign::new(&control, epoch).last().await,
                 Err(error) => {
-                    tracing::warn!(%error, "this node leads the control log and could not become the controller");
+                    // A leader that was restarted believes that it leads until the first refusal.
+                    tracing::info!(%error, "this node leads the control log and could not become the controller");
                     tokio::time::sleep(RETRY).await;
                 }
             }
@@ -144,6 +145,7 @@ impl<'a> Reign<'a> {
                 }
             }
         }
+        addresses::learn_missing(self.control);
         self.acts.send(plan.acts);
         if let Some(electorate) = plan.electorate {
             self.electorate.begin(electorate);

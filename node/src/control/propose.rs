@@ -15,10 +15,12 @@ use proto::peer::{NotLeader, ProposeRequest, ProposeResponse};
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use super::{Control, access};
+use super::{Control, access, inventory};
 
 /// An election takes about a second; several may be needed after a bad moment.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Where most voters are dead nobody will be elected: an operator is told so sooner.
+const PATIENCE_WITHOUT_MAJORITY: Duration = Duration::from_secs(3);
 /// One attempt at one node. A commit takes milliseconds, or a while on a busy disk.
 const ATTEMPT_MAX: Duration = Duration::from_secs(5);
 /// Before the next attempt, when nobody leads.
@@ -65,7 +67,9 @@ impl Control {
     /// # Errors
     /// See [`ProposeError`].
     pub async fn propose(&self, command: &Command) -> Result<Outcome, ProposeError> {
-        until(self, command, Instant::now() + PATIENCE).await.map(|applied| applied.outcome)
+        let now = Instant::now();
+        let patience = Patience { until: now + PATIENCE, without_majority: now + PATIENCE_WITHOUT_MAJORITY };
+        write_anywhere(self, command, patience).await.map(|applied| applied.outcome)
     }
 
     /// Takes a command from a member, if this node leads.
@@ -138,35 +142,44 @@ enum Failure {
     Stopped,
 }
 
+/// How long to try.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    pub until: Instant,
+    /// Where the membership, too, holds most voters for dead.
+    pub without_majority: Instant,
+}
+
 /// [`Control::propose`] with the caller's own patience, and with the entry's index.
-pub(super) async fn until(
+pub(super) async fn write_anywhere(
     control: &Control,
     command: &Command,
-    until: Instant,
+    patience: Patience,
 ) -> Result<Applied, ProposeError> {
     let bytes = command.encode();
     if bytes.len() > COMMAND_BYTES_MAX {
         return Err(ProposeError::TooLarge { bytes: bytes.len() });
     }
-    let mut hint = None;
-    let mut turn = 0;
+    let (mut hint, mut turn) = (None, 0);
     loop {
         let target = hint.take().or_else(|| target(control, turn));
         turn += 1;
         let failure = match target {
             None => Failure::Elsewhere(None),
-            Some(node) => match attempt(control, node, command, &bytes, until).await {
+            Some(node) => match attempt(control, node, command, &bytes, patience.until).await {
                 Ok(response) => {
                     let applied = Applied::decode(&response)?;
-                    if applied.outcome != Outcome::Refused(Refusal::Crowded) {
-                        return Ok(Applied { outcome: applied.outcome.accepted()?, ..applied });
+                    match applied.outcome.clone().accepted() {
+                        // Nothing is wrong with the command: its moment had not come.
+                        Err(Refusal::Crowded | Refusal::NotInitialised) => Failure::Elsewhere(None),
+                        accepted => return Ok(Applied { outcome: accepted?, ..applied }),
                     }
-                    Failure::Elsewhere(None)
                 }
                 Err(failure) => failure,
             },
         };
-        let late = Instant::now() + PAUSE >= until;
+        let end = if has_live_majority(control) { patience.until } else { patience.without_majority };
+        let late = Instant::now() + PAUSE >= end;
         match failure {
             Failure::Elsewhere(Some(leader)) if !late && target != Some(leader) => hint = Some(leader),
             Failure::Elsewhere(_) if !late => tokio::time::sleep(PAUSE).await,
@@ -193,15 +206,19 @@ fn target(control: &Control, turn: usize) -> Option<NodeId> {
     others.get(turn.checked_rem(others.len())?).copied()
 }
 
+/// Whether most voters live, as far as this node has heard. A node that has not heard of the group yet
+/// has no reason to doubt it.
+fn has_live_majority(control: &Control) -> bool {
+    let voters = control.inner.group.watch().borrow().voters.clone();
+    let alive = voters.iter().filter(|voter| inventory::is_alive(control, **voter)).count();
+    voters.is_empty() || alive * 2 > voters.len()
+}
+
 fn no_quorum(control: &Control) -> String {
     let view = control.inner.group.watch().borrow().clone();
-    let alive = view.voters.iter().filter(|voter| super::inventory::is_alive(control, **voter)).count();
-    match view.leader {
-        None => format!("no node leads it; {alive} of {} voters are alive", view.voters.len()),
-        Some(leader) => {
-            format!("node {leader} leads it, but {alive} of {} voters are alive", view.voters.len())
-        }
-    }
+    let alive = view.voters.iter().filter(|voter| inventory::is_alive(control, **voter)).count();
+    let leads = view.leader.map_or("no node leads it".to_owned(), |leader| format!("node {leader} led it"));
+    format!("{leads}, and {alive} of its {} voters are alive", view.voters.len())
 }
 
 async fn attempt(
@@ -219,7 +236,8 @@ async fn attempt(
     let deadline = until.min(Instant::now() + ATTEMPT_MAX);
     match tokio::time::timeout_at(deadline, client.propose(request)).await {
         Err(_) => Err(Failure::Unknown(format!("node {node} did not answer in time"))),
-        // Sent or not is not told apart: the connection may have broken after the request.
+        Ok(Err(status)) if was_not_sent(&status) => Err(Failure::Elsewhere(None)),
+        // The connection may have broken after the request.
         Ok(Err(status)) => Err(Failure::Unknown(format!("node {node}: {}", status.message()))),
         Ok(Ok(response)) => match response.into_inner().result {
             Some(Answer::Response(response)) => Ok(response),
@@ -229,6 +247,18 @@ async fn attempt(
             Some(Answer::Unknown(words)) => Err(Failure::Unknown(words)),
         },
     }
+}
+
+/// Whether no connection came about at all.
+fn was_not_sent(status: &Status) -> bool {
+    let mut source = std::error::Error::source(status);
+    while let Some(error) = source {
+        if error.is::<tonic::ConnectError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
 }
 
 /// Whether to apply a command a second time gives the same state and the same answer.
