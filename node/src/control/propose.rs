@@ -23,6 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const PATIENCE_WITHOUT_MAJORITY: Duration = Duration::from_secs(3);
 /// One attempt at one node. A commit takes milliseconds, or a while on a busy disk.
 const ATTEMPT_MAX: Duration = Duration::from_secs(5);
+/// How long an answer waits for this node's replica to show the effect.
+const OWN_REPLICA_MAX: Duration = Duration::from_secs(1);
 /// Before the next attempt, when nobody leads.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -62,14 +64,20 @@ impl From<ProposeError> for Status {
 }
 
 impl Control {
-    /// Has a command written and applied; a refusal is an error.
+    /// Has a command written and applied; a refusal is an error. Afterwards this node's own state shows
+    /// the effect, unless its log is far behind.
     ///
     /// # Errors
     /// See [`ProposeError`].
     pub async fn propose(&self, command: &Command) -> Result<Outcome, ProposeError> {
         let now = Instant::now();
         let patience = Patience { until: now + PATIENCE, without_majority: now + PATIENCE_WITHOUT_MAJORITY };
-        write_anywhere(self, command, patience).await.map(|applied| applied.outcome)
+        let applied = write_anywhere(self, command, patience).await?;
+        let mut view = self.group_view();
+        let here = view.wait_for(|view| view.applied >= applied.index);
+        // It is committed in any case: whoever asked need not wait for this replica for long.
+        let _late_or_here = tokio::time::timeout(OWN_REPLICA_MAX, here).await;
+        Ok(applied.outcome)
     }
 
     /// Takes a command from a member, if this node leads.
