@@ -1,1 +1,246 @@
-//! (being written)
+//! Sequenced invalidations: what has been heard of, and what is missing.
+//!
+//! Each life of a node has a stream of its own with numbers that begin at 1 and have no gaps. Every
+//! node keeps, for each other, how far it has applied that stream without a gap, so it knows when it
+//! has missed something: by the next event, or, for the last one, by the highest number that the
+//! origin says of itself. What is missing is pulled from a ring that every node keeps of its own
+//! stream; what has left the ring can not be had, and then everything cached may be stale: a flush.
+//!
+//! ```text
+//!   applied = 4   event 5 ─▶ applied         event 4 ─▶ nothing (doubled)
+//!                 event 7 ─▶ gap: pull 5..   origin says 9 ─▶ gap: pull 5..
+//!                 pull 5.., ring begins at 8 ─▶ flush, applied = 7, then 8, 9
+//!                 another life of the origin ─▶ flush: the tail of the old one may be lost
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use proto::ids::{Generation, NodeId};
+
+/// Events of the own stream that can still be pulled. A node that misses more has been away for
+/// longer than a blip, and starts with empty caches.
+const RING_EVENTS_MAX: usize = 4_096;
+const RING_BYTES_MAX: usize = 4 << 20;
+/// Streams that are followed: every member's, and room for those that have gone.
+const STREAMS_MAX: usize = 2 * proto::limits::MEMBERS_MAX;
+
+/// One event's place: whose stream, which life of it, which number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    pub node: NodeId,
+    pub generation: Generation,
+    pub sequence: u64,
+}
+
+/// These keys of this keyspace are stale.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    pub position: Position,
+    pub keyspace: String,
+    pub keys: Vec<Bytes>,
+}
+
+impl Event {
+    fn size(&self) -> usize {
+        // What the allocations around the bytes cost, roughly.
+        64 + self.keyspace.len() + self.keys.iter().map(|key| key.len() + 32).sum::<usize>()
+    }
+}
+
+/// What subscribers are told, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Delivery {
+    Event(Event),
+    /// Everything cached may be stale.
+    Flush {
+        reason: &'static str,
+    },
+}
+
+/// A stretch that was missed: ask the origin for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    pub node: NodeId,
+    pub generation: Generation,
+    pub from: u64,
+}
+
+/// What came of some news.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    pub deliveries: Vec<Delivery>,
+    pub gap: Option<Gap>,
+}
+
+/// The answer to a pull.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    pub events: Vec<Event>,
+    /// The first number that the ring holds, when it no longer holds the one asked for.
+    pub oldest: Option<u64>,
+}
+
+/// How far one stream has been applied.
+#[derive(Debug, Clone, Copy)]
+struct Applied {
+    generation: Generation,
+    sequence: u64,
+}
+
+/// All streams, as one node knows them.
+#[derive(Debug)]
+pub struct Streams {
+    me: NodeId,
+    generation: Generation,
+    own: u64,
+    ring: VecDeque<Event>,
+    ring_bytes: usize,
+    others: BTreeMap<NodeId, Applied>,
+}
+
+impl Streams {
+    pub fn new(me: NodeId, generation: Generation) -> Self {
+        Self { me, generation, own: 0, ring: VecDeque::new(), ring_bytes: 0, others: BTreeMap::new() }
+    }
+
+    /// A new event of this node's own stream.
+    pub fn append(&mut self, keyspace: String, keys: Vec<Bytes>) -> Event {
+        self.own += 1;
+        let position = Position { node: self.me, generation: self.generation, sequence: self.own };
+        let event = Event { position, keyspace, keys };
+        self.ring_bytes += event.size();
+        self.ring.push_back(event.clone());
+        while self.ring.len() > RING_EVENTS_MAX || (self.ring_bytes > RING_BYTES_MAX && self.ring.len() > 1) {
+            if let Some(old) = self.ring.pop_front() {
+                self.ring_bytes -= old.size();
+            }
+        }
+        event
+    }
+
+    /// The highest number of the own stream, for others to compare.
+    pub fn own_sequence(&self) -> u64 {
+        self.own
+    }
+
+    /// An event of another node's stream has come.
+    pub fn receive(&mut self, event: Event) -> Outcome {
+        let Position { node, generation, sequence } = event.position;
+        let mut outcome = Outcome::default();
+        let Some(applied) = self.follow(node, generation, &mut outcome) else { return outcome };
+        if sequence == applied.sequence + 1 {
+            applied.sequence = sequence;
+            outcome.deliveries.push(Delivery::Event(event));
+        } else if sequence > applied.sequence {
+            outcome.gap = Some(Gap { node, generation, from: applied.sequence + 1 });
+        }
+        outcome
+    }
+
+    /// A node has said how long its stream is.
+    pub fn heartbeat(&mut self, node: NodeId, generation: Generation, highest: u64) -> Outcome {
+        let mut outcome = Outcome::default();
+        if let Some(applied) = self.follow(node, generation, &mut outcome)
+            && highest > applied.sequence
+        {
+            outcome.gap = Some(Gap { node, generation, from: applied.sequence + 1 });
+        }
+        outcome
+    }
+
+    /// The origin's answer about a gap.
+    pub fn fill(&mut self, gap: Gap, pulled: Pulled) -> Outcome {
+        let mut outcome = Outcome::default();
+        let Some(applied) = self.follow(gap.node, gap.generation, &mut outcome) else { return outcome };
+        if let Some(oldest) = pulled.oldest
+            && oldest > applied.sequence + 1
+        {
+            applied.sequence = oldest - 1;
+            outcome
+                .deliveries
+                .push(Delivery::Flush { reason: "invalidations were missed and can not be had any more" });
+        }
+        for event in pulled.events {
+            if event.position.node == gap.node && event.position.generation == gap.generation {
+                let mut one = self.receive(event);
+                outcome.deliveries.append(&mut one.deliveries);
+                outcome.gap = one.gap;
+            }
+        }
+        outcome
+    }
+
+    /// The own stream from a number on, a bounded number of events.
+    pub fn pull(&self, generation: Generation, from: u64, events_max: usize) -> Pulled {
+        if generation != self.generation {
+            // A life that is over: nothing of it can be had.
+            return Pulled { events: Vec::new(), oldest: Some(u64::MAX) };
+        }
+        let first = self.ring.front().map_or(self.own + 1, |event| event.position.sequence);
+        let events = self.ring.iter().filter(|event| event.position.sequence >= from).take(events_max);
+        Pulled { events: events.cloned().collect(), oldest: (from < first).then_some(first) }
+    }
+
+    /// How far every stream has been applied, the own one included.
+    pub fn vector(&self) -> Vec<Position> {
+        let own = Position { node: self.me, generation: self.generation, sequence: self.own };
+        let others = self.others.iter().map(|(node, applied)| Position {
+            node: *node,
+            generation: applied.generation,
+            sequence: applied.sequence,
+        });
+        std::iter::once(own).chain(others).collect()
+    }
+
+    /// Whether a subscriber that has seen this much has missed anything that this node has applied.
+    /// What it missed of the own stream can be told; anything else can not.
+    ///
+    /// `None` means flush.
+    pub fn missed_since(&self, seen: &[Position]) -> Option<Vec<Event>> {
+        let seen: BTreeMap<NodeId, &Position> =
+            seen.iter().map(|position| (position.node, position)).collect();
+        for now in self.vector() {
+            let before = seen.get(&now.node).filter(|before| before.generation == now.generation);
+            let sequence = before.map_or(0, |before| before.sequence);
+            let ring_has_it =
+                now.node == self.me && self.pull(self.generation, sequence + 1, 0).oldest.is_none();
+            if sequence < now.sequence && !ring_has_it {
+                return None;
+            }
+        }
+        let own = seen.get(&self.me).map_or(0, |position| position.sequence);
+        Some(self.pull(self.generation, own + 1, RING_EVENTS_MAX).events)
+    }
+
+    /// The state of the stream that the news is about. `None` for the own stream, an older life, and
+    /// more streams than there can be.
+    fn follow(
+        &mut self,
+        node: NodeId,
+        generation: Generation,
+        outcome: &mut Outcome,
+    ) -> Option<&mut Applied> {
+        if node == self.me {
+            return None;
+        }
+        match self.others.get(&node) {
+            Some(known) if known.generation > generation => return None,
+            Some(known) if known.generation < generation => {
+                outcome.deliveries.push(Delivery::Flush {
+                    reason: "a server was restarted and its last invalidations may be lost",
+                });
+                self.others.insert(node, Applied { generation, sequence: 0 });
+            }
+            Some(_) => {}
+            None if self.others.len() >= STREAMS_MAX => return None,
+            None => {
+                self.others.insert(node, Applied { generation, sequence: 0 });
+            }
+        }
+        self.others.get_mut(&node)
+    }
+}
+
+#[cfg(test)]
+mod tests;

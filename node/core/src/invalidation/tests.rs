@@ -1,0 +1,139 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const ORIGIN: NodeId = NodeId(1);
+const LIFE: Generation = Generation(10);
+
+fn origin() -> Streams {
+    Streams::new(ORIGIN, LIFE)
+}
+
+fn follower() -> Streams {
+    Streams::new(NodeId(2), Generation(1))
+}
+
+fn append(origin: &mut Streams, key: &str) -> Event {
+    origin.append("shop".to_owned(), vec![Bytes::copy_from_slice(key.as_bytes())])
+}
+
+fn gap(from: u64) -> Gap {
+    Gap { node: ORIGIN, generation: LIFE, from }
+}
+
+#[test]
+fn an_event_is_delivered_once_however_often_it_comes() {
+    let (mut origin, mut follower) = (origin(), follower());
+    let event = append(&mut origin, "a");
+    assert_eq!(follower.receive(event.clone()).deliveries, [Delivery::Event(event.clone())]);
+    assert_eq!(follower.receive(event), Outcome::default());
+}
+
+#[test]
+fn a_hole_is_noticed_and_filled_in_order() {
+    let (mut origin, mut follower) = (origin(), follower());
+    let events: Vec<Event> = ["a", "b", "c"].iter().map(|key| append(&mut origin, key)).collect();
+    follower.receive(events[0].clone());
+    let outcome = follower.receive(events[2].clone());
+    assert_eq!(outcome, Outcome { deliveries: vec![], gap: Some(gap(2)) });
+    let filled = follower.fill(gap(2), origin.pull(LIFE, 2, 100));
+    let expected: Vec<Delivery> = events[1..].iter().cloned().map(Delivery::Event).collect();
+    assert_eq!(filled, Outcome { deliveries: expected, gap: None });
+}
+
+#[test]
+fn a_lost_tail_is_noticed_by_what_the_origin_says_of_itself() {
+    let (mut origin, mut follower) = (origin(), follower());
+    let event = append(&mut origin, "a");
+    assert_eq!(follower.heartbeat(ORIGIN, LIFE, 1).gap, Some(gap(1)));
+    follower.receive(event);
+    assert_eq!(follower.heartbeat(ORIGIN, LIFE, 1), Outcome::default());
+}
+
+#[test]
+fn what_has_left_the_ring_is_made_up_for_by_a_flush() {
+    let (mut origin, mut follower) = (origin(), follower());
+    for n in 0..RING_EVENTS_MAX + 10 {
+        append(&mut origin, &n.to_string());
+    }
+    let pulled = origin.pull(LIFE, 1, 5);
+    assert_eq!(pulled.oldest, Some(11));
+    let outcome = follower.fill(gap(1), pulled);
+    assert!(matches!(outcome.deliveries[0], Delivery::Flush { .. }));
+    assert_eq!(outcome.deliveries.len(), 6);
+    assert_eq!(follower.heartbeat(ORIGIN, LIFE, 16).gap, Some(gap(16)));
+}
+
+#[test]
+fn a_restart_of_the_origin_flushes_and_its_old_life_counts_no_more() {
+    let (mut origin, mut follower) = (origin(), follower());
+    let old = append(&mut origin, "a");
+    follower.receive(old);
+    let late = append(&mut origin, "b");
+    let mut reborn = Streams::new(ORIGIN, Generation(11));
+    let event = append(&mut reborn, "c");
+    let outcome = follower.receive(event.clone());
+    assert!(matches!(outcome.deliveries[0], Delivery::Flush { .. }));
+    assert_eq!(outcome.deliveries[1], Delivery::Event(event));
+    assert_eq!(follower.receive(late), Outcome::default());
+}
+
+#[test]
+fn a_pull_of_a_life_that_is_over_says_that_nothing_is_left_of_it() {
+    let mut origin = origin();
+    append(&mut origin, "a");
+    assert_eq!(origin.pull(Generation(9), 1, 10), Pulled { events: vec![], oldest: Some(u64::MAX) });
+}
+
+#[test]
+fn a_subscriber_resumes_where_it_was_or_is_told_to_flush() {
+    let (mut origin, mut follower) = (origin(), follower());
+    let first = append(&mut origin, "a");
+    let seen = origin.vector();
+    let second = append(&mut origin, "b");
+    assert_eq!(origin.missed_since(&seen), Some(vec![second.clone()]));
+    assert_eq!(origin.missed_since(&origin.vector()), Some(vec![]));
+    // Of another node's stream the follower keeps no events.
+    follower.receive(first);
+    let seen = follower.vector();
+    assert_eq!(follower.missed_since(&seen), Some(vec![]));
+    follower.receive(second);
+    assert_eq!(follower.missed_since(&seen), None);
+}
+
+#[test]
+fn the_ring_is_bounded_in_bytes() {
+    let mut origin = origin();
+    for _ in 0..200 {
+        origin.append("shop".to_owned(), vec![Bytes::from(vec![0; 1_000]); 100]);
+    }
+    assert!(origin.ring_bytes <= RING_BYTES_MAX);
+}
+
+proptest! {
+    /// However events are lost, doubled and reordered: pulling what the gaps say delivers every one,
+    /// once, in order.
+    #[test]
+    fn nothing_is_missed_and_nothing_comes_twice(
+        count in 1usize..60,
+        order in proptest::collection::vec(0usize..60, 0..120),
+    ) {
+        let (mut origin, mut follower) = (origin(), follower());
+        let events: Vec<Event> = (0..count).map(|n| append(&mut origin, &n.to_string())).collect();
+        let mut delivered = Vec::new();
+        let pull = |follower: &mut Streams, gap: Option<Gap>| {
+            gap.map(|gap| follower.fill(gap, origin.pull(LIFE, gap.from, 7)).deliveries).unwrap_or_default()
+        };
+        for index in order.into_iter().filter(|index| *index < count) {
+            let mut outcome = follower.receive(events[index].clone());
+            delivered.append(&mut outcome.deliveries);
+            delivered.append(&mut pull(&mut follower, outcome.gap));
+        }
+        for _ in 0..count {
+            let outcome = follower.heartbeat(ORIGIN, LIFE, origin.own_sequence());
+            delivered.append(&mut pull(&mut follower, outcome.gap));
+        }
+        let expected: Vec<Delivery> = events.into_iter().map(Delivery::Event).collect();
+        prop_assert_eq!(delivered, expected);
+    }
+}
