@@ -21,12 +21,14 @@
 mod admission;
 mod apply;
 mod error;
+mod replicas;
 mod slot;
 mod snapshot;
 mod state;
 
 pub use admission::{Budget, check, is_read, may_answer_value};
 pub use error::OpError;
+pub use replicas::next_voters;
 pub use slot::{SLOTS, group_of, slot};
 pub use snapshot::SnapshotError;
 pub use state::SessionState;
