@@ -91,9 +91,11 @@ pub struct Launch {
     pub environment: BTreeMap<String, String>,
 }
 
-/// When an instance that takes no new requests has answered the ones it had.
+/// Takes an instance out of traffic.
 pub trait Drain: Send + Sync + 'static {
-    fn drained(&self, instance: &str) -> BoxFuture<'static, ()>;
+    /// From this call on the instance gets no new request; the future ends when the ones that it had
+    /// are answered.
+    fn drain(&self, app: &str, instance: &str) -> BoxFuture<'static, ()>;
 }
 
 /// Why there can be no instances.

@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use node_storage::files::{self, DurableFile};
 use proto::ids::{BlobHash, ReleaseId};
@@ -17,7 +18,7 @@ const EXECUTABLE_MODE: u32 = 0o555;
 #[derive(Debug)]
 pub struct Receiving {
     store: ReleaseStore,
-    pinned: Vec<FileKey>,
+    pinned: Mutex<Vec<FileKey>>,
 }
 
 /// One file on its way in. Dropped before the end, it leaves nothing.
@@ -41,7 +42,7 @@ pub struct Stored {
 
 impl Receiving {
     pub(super) fn new(store: ReleaseStore) -> Self {
-        Self { store, pinned: Vec::new() }
+        Self { store, pinned: Mutex::default() }
     }
 
     /// Refuses what would not fit.
@@ -78,7 +79,7 @@ impl Receiving {
     }
 
     /// The files of a release that are still missing here. Those that are here stay.
-    pub fn missing(&mut self, manifest: &ReleaseManifest) -> Vec<FileContent> {
+    pub fn missing(&self, manifest: &ReleaseManifest) -> Vec<FileContent> {
         let contents = unique(manifest);
         for content in &contents {
             self.pin((*content).into());
@@ -90,7 +91,7 @@ impl Receiving {
     ///
     /// # Errors
     /// [`StoreError::WrongContent`] and [`StoreError::WrongSize`] when other bytes came.
-    pub fn keep(&mut self, writer: BlobWriter) -> Result<Stored, StoreError> {
+    pub fn keep(&self, writer: BlobWriter) -> Result<Stored, StoreError> {
         let BlobWriter { store, file, hasher, expected, size, written, executable } = writer;
         if written != size {
             return Err(StoreError::WrongSize { size });
@@ -118,7 +119,7 @@ impl Receiving {
     ///
     /// # Errors
     /// [`StoreError::NotWhole`] while files are missing.
-    pub fn commit(&mut self, manifest: &ReleaseManifest) -> Result<ReleaseId, StoreError> {
+    pub fn commit(&self, manifest: &ReleaseManifest) -> Result<ReleaseId, StoreError> {
         let missing = self.missing(manifest).len();
         let release = manifest.id();
         if missing > 0 {
@@ -132,16 +133,16 @@ impl Receiving {
         Ok(release)
     }
 
-    fn pin(&mut self, key: FileKey) {
+    fn pin(&self, key: FileKey) {
         *self.store.pins().entry(key).or_insert(0) += 1;
-        self.pinned.push(key);
+        self.pinned.lock().unwrap_or_else(PoisonError::into_inner).push(key);
     }
 }
 
 impl Drop for Receiving {
     fn drop(&mut self) {
         let mut pins = self.store.pins();
-        for key in &self.pinned {
+        for key in self.pinned.get_mut().unwrap_or_else(PoisonError::into_inner) {
             if let Some(count) = pins.get_mut(key) {
                 *count -= 1;
                 if *count == 0 {

@@ -37,10 +37,10 @@ impl Fixture {
     }
 
     fn commit(&self, version: &str, files: &[(&str, &[u8])]) -> ReleaseId {
-        let mut receiving = self.store.receive();
+        let receiving = self.store.receive();
         let entries = files.iter().map(|(path, bytes)| {
             let executable = path.starts_with("bin/");
-            let content = put(&mut receiving, None, bytes, executable).unwrap().content;
+            let content = put(&receiving, None, bytes, executable).unwrap().content;
             entry(path, Content::File(content))
         });
         let mut entries: Vec<Entry> = entries.collect();
@@ -58,7 +58,7 @@ fn hash(bytes: &[u8]) -> BlobHash {
 }
 
 fn put(
-    receiving: &mut Receiving,
+    receiving: &Receiving,
     expected: Option<BlobHash>,
     bytes: &[u8],
     executable: bool,
@@ -97,16 +97,16 @@ fn the_same_bytes_are_kept_once() {
     fixture.commit("1", &[("a", b"same"), ("b", b"same")]);
     fixture.commit("2", &[("a", b"same"), ("c", b"other")]);
     assert_eq!(fixture.count("blobs"), 2);
-    let mut receiving = fixture.store.receive();
-    assert!(!put(&mut receiving, None, b"same", false).unwrap().new);
-    assert!(put(&mut receiving, None, b"same", true).unwrap().new, "the mode is the file's");
+    let receiving = fixture.store.receive();
+    assert!(!put(&receiving, None, b"same", false).unwrap().new);
+    assert!(put(&receiving, None, b"same", true).unwrap().new, "the mode is the file's");
 }
 
 #[test]
 fn other_bytes_than_announced_are_refused_and_leave_nothing() {
     let fixture = Fixture::new();
-    let mut receiving = fixture.store.receive();
-    let wrong = put(&mut receiving, Some(hash(b"good")), b"evil", false);
+    let receiving = fixture.store.receive();
+    let wrong = put(&receiving, Some(hash(b"good")), b"evil", false);
     assert!(matches!(wrong, Err(StoreError::WrongContent { .. })));
     let writer = receiving.file(None, 4, false).unwrap();
     assert!(matches!(receiving.keep(writer), Err(StoreError::WrongSize { size: 4 })));
@@ -122,10 +122,10 @@ fn a_release_with_a_missing_file_is_not_committed() {
     let fixture = Fixture::new();
     let content = FileContent { hash: hash(b"absent"), size: 6, executable: false };
     let manifest = ReleaseManifest::new(SPEC, "1", vec![entry("a", Content::File(content))]).unwrap();
-    let mut receiving = fixture.store.receive();
+    let receiving = fixture.store.receive();
     assert_eq!(receiving.missing(&manifest), [content]);
     assert!(matches!(receiving.commit(&manifest), Err(StoreError::NotWhole { missing: 1, .. })));
-    put(&mut receiving, Some(content.hash), b"absent", false).unwrap();
+    put(&receiving, Some(content.hash), b"absent", false).unwrap();
     assert_eq!(receiving.commit(&manifest).unwrap(), manifest.id());
     assert_eq!(fixture.store.manifest(manifest.id()).unwrap(), manifest);
 }
@@ -134,10 +134,10 @@ fn a_release_with_a_missing_file_is_not_committed() {
 fn what_a_kill_left_half_written_is_gone_at_the_next_start() {
     let fixture = Fixture::new();
     let release = fixture.commit("1", &[("a", b"whole")]);
-    let mut receiving = fixture.store.receive();
+    let receiving = fixture.store.receive();
     let mut writer = receiving.file(None, 100, false).unwrap();
     writer.write(b"half").unwrap();
-    put(&mut receiving, None, b"of no release", false).unwrap();
+    put(&receiving, None, b"of no release", false).unwrap();
     // Killed here: nothing is dropped.
     std::mem::forget((writer, receiving));
     fs::create_dir_all(fixture.folder.path().join("incoming/9/half-unpacked")).unwrap();
@@ -161,8 +161,8 @@ fn a_damaged_file_is_found_fetched_again_and_the_folder_is_made_anew() {
     let missing = fixture.store.verify(release).unwrap();
     assert_eq!(missing.iter().map(|content| content.hash).collect::<Vec<_>>(), [hash(b"text")]);
     assert!(!fixture.store.has(release));
-    let mut receiving = fixture.store.receive();
-    put(&mut receiving, Some(hash(b"text")), b"text", false).unwrap();
+    let receiving = fixture.store.receive();
+    put(&receiving, Some(hash(b"text")), b"text", false).unwrap();
     receiving.commit(&fixture.store.manifest(release).unwrap()).unwrap();
     assert_eq!(fixture.store.verify(release).unwrap(), []);
     assert!(fixture.store.has(release));
@@ -218,8 +218,8 @@ fn only_what_nothing_needs_is_collected() {
     let old = fixture.commit("1", &[("a", b"shared"), ("b", b"old")]);
     let new = fixture.commit("2", &[("a", b"shared"), ("b", b"new")]);
     fixture.store.unpack(old).unwrap();
-    let mut upload = fixture.store.receive();
-    put(&mut upload, None, b"being taken in", false).unwrap();
+    let upload = fixture.store.receive();
+    put(&upload, None, b"being taken in", false).unwrap();
     let keep = BTreeSet::from([new]);
     assert_eq!(fixture.store.collect(&keep, Duration::from_secs(3_600)).unwrap(), 0);
     assert!(fixture.store.has(old), "too young to go");

@@ -9,6 +9,7 @@
 //!                  stopping: drained ─▶ signal ─▶ grace ─▶ kill the group ─▶ gone
 //! ```
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -186,12 +187,11 @@ impl Place {
         };
         let running =
             self.means.spawner.spawn(program).await.map_err(|error| format!("can not start: {error}"))?;
-        let record =
-            Record::of(running.pid(), &mark).and_then(|record| record.write(&self.means.records, &id));
-        if let Err(error) = record {
-            // Without it nobody would know this process after a crash.
-            return Err(format!("can not record its process: {error}"));
-        }
+        // Without it nobody would know this process after a crash.
+        let (pid, records, name) = (running.pid(), self.means.records.clone(), id.clone());
+        let record = move || Record::of(pid, &mark)?.write(&records, &name);
+        let recorded = tokio::task::spawn_blocking(record).await.map_err(io::Error::other).flatten();
+        recorded.map_err(|error| format!("can not record its process: {error}"))?;
         self.status.id = id;
         self.status.state = self.not_ready();
         self.status.pid = running.pid().unsigned_abs();
@@ -260,7 +260,8 @@ impl Place {
         let stop_spec = self.launch.spec.stop.clone();
         self.change(InstanceState::Stopping, String::new()).await;
         let (stop, running) = (self.means.stop.clone(), &instance.running);
-        let drained = tokio::time::timeout(stop_spec.drain, self.means.drain.drained(&self.status.id));
+        let drain = self.means.drain.drain(&self.launch.spec.app, &self.status.id);
+        let drained = tokio::time::timeout(stop_spec.drain, drain);
         tokio::select! {
             () = stop.cancelled() => {}
             () = running.ended() => {}
