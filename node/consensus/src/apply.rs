@@ -5,6 +5,7 @@
 //! that returns after [`Snapshots::save`] has.
 
 use std::io::Cursor;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use openraft::storage::{RaftStateMachine, Snapshot};
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::GroupClock;
 use crate::engine::{EngineError, Snapshots};
+use crate::fault::Fault;
 use crate::machine::{EntryMeta, StateMachine};
 use crate::types::{Entry, LogId, Proposal, Replies, StoredMembership, Types, storage_error};
 
@@ -30,11 +32,20 @@ pub struct Machine<S> {
     group: GroupId,
     applied: Arc<RwLock<Applied<S>>>,
     snapshots: Arc<dyn Snapshots>,
+    /// How large the newest snapshot is.
+    snapshot_bytes: Arc<AtomicU64>,
+    fault: Fault,
 }
 
 impl<S> Clone for Machine<S> {
     fn clone(&self) -> Self {
-        Self { group: self.group, applied: Arc::clone(&self.applied), snapshots: Arc::clone(&self.snapshots) }
+        Self {
+            group: self.group,
+            applied: Arc::clone(&self.applied),
+            snapshots: Arc::clone(&self.snapshots),
+            snapshot_bytes: Arc::clone(&self.snapshot_bytes),
+            fault: self.fault.clone(),
+        }
     }
 }
 
@@ -54,17 +65,29 @@ impl<S: StateMachine> Machine<S> {
     /// # Errors
     /// When the snapshot can not be read. Going on without it would forget what the log no longer
     /// has.
-    pub fn open(group: GroupId, snapshots: Arc<dyn Snapshots>, machine: S) -> Result<Self, EngineError> {
+    pub fn open(
+        group: GroupId,
+        snapshots: Arc<dyn Snapshots>,
+        fault: Fault,
+        machine: S,
+    ) -> Result<Self, EngineError> {
         let mut applied = Applied {
             machine,
             last: None,
             membership: StoredMembership::default(),
             clock: GroupClock::new(),
         };
+        let snapshot_bytes = AtomicU64::new(0);
         if let Some(bytes) = snapshots.load(group)? {
             restore(&mut applied, &bytes)?;
+            snapshot_bytes.store(bytes.len() as u64, Ordering::Relaxed);
         }
-        Ok(Self { group, applied: Arc::new(RwLock::new(applied)), snapshots })
+        let (applied, snapshot_bytes) = (Arc::new(RwLock::new(applied)), Arc::new(snapshot_bytes));
+        Ok(Self { group, applied, snapshots, snapshot_bytes, fault })
+    }
+
+    pub fn snapshot_bytes(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.snapshot_bytes)
     }
 
     pub fn read(&self) -> RwLockReadGuard<'_, Applied<S>> {
@@ -81,24 +104,35 @@ impl<S: StateMachine> Machine<S> {
         storage_error(self.group, error)
     }
 
-    async fn save(&self, bytes: Vec<u8>) -> Result<Vec<u8>, StorageError<u64>> {
-        let (group, snapshots) = (self.group, Arc::clone(&self.snapshots));
-        let saved = tokio::task::spawn_blocking(move || snapshots.save(group, &bytes).map(|()| bytes)).await;
-        match saved {
-            Ok(saved) => saved.map_err(|error| self.error(&error)),
-            Err(panic) => Err(self.error(&EngineError(format!("writing a snapshot failed: {panic}")))),
-        }
+    /// Does what takes its time where that disturbs nobody.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, StorageError<u64>> {
+        let me = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&me)).await;
+        done.unwrap_or_else(|panic| Err(EngineError(format!("a snapshot failed: {panic}"))))
+            .map_err(|error| self.error(&error))
+    }
+
+    fn save(&self, bytes: &[u8]) -> Result<(), EngineError> {
+        self.snapshots.save(self.group, bytes)?;
+        self.snapshot_bytes.store(bytes.len() as u64, Ordering::Relaxed);
+        Ok(())
     }
 }
 
 impl<S: StateMachine> RaftSnapshotBuilder<Types> for Machine<S> {
     async fn build_snapshot(&mut self) -> Result<Snapshot<Types>, StorageError<u64>> {
-        let (bytes, meta) = {
-            let applied = self.read();
-            (encode(&applied), meta(applied.last, &applied.membership))
-        };
-        let bytes = self.save(bytes).await?;
-        Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })
+        self.blocking(|me| {
+            let (bytes, meta) = {
+                let applied = me.read();
+                (encode(&applied), meta(applied.last, &applied.membership))
+            };
+            me.save(&bytes)?;
+            Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })
+        })
+        .await
     }
 }
 
@@ -115,6 +149,8 @@ impl<S: StateMachine> RaftStateMachine<Types> for Machine<S> {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
+        // Declared before the lock is taken, so that the lock is free again when the fault is told.
+        let _guard = self.fault.guard("a state machine");
         let mut applied = self.write();
         Ok(entries.into_iter().map(|entry| apply_one(&mut applied, entry)).collect())
     }
@@ -132,21 +168,24 @@ impl<S: StateMachine> RaftStateMachine<Types> for Machine<S> {
         _meta: &SnapshotMeta<u64, EmptyNode>,
         snapshot: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError<u64>> {
-        // Durable before it takes effect, as the log before it will be forgotten.
-        let bytes = self.save(snapshot.into_inner()).await?;
-        restore(&mut self.write(), &bytes).map_err(|error| self.error(&error))
+        self.blocking(|me| {
+            // Looked at before it replaces the one on disk; durable before raft hears of it, as raft
+            // will then forget the log before it.
+            let bytes = snapshot.into_inner();
+            restore(&mut me.write(), &bytes)?;
+            me.save(&bytes)
+        })
+        .await
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError<u64>> {
-        let (group, snapshots) = (self.group, Arc::clone(&self.snapshots));
-        let loaded = tokio::task::spawn_blocking(move || snapshots.load(group))
-            .await
-            .unwrap_or_else(|panic| Err(EngineError(panic.to_string())))
-            .map_err(|error| self.error(&error))?;
-        let Some(bytes) = loaded else { return Ok(None) };
-        let stored = decode(&bytes).map_err(|error| self.error(&error))?;
-        let meta = meta(stored.last, &stored.membership);
-        Ok(Some(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) }))
+        self.blocking(|me| {
+            let Some(bytes) = me.snapshots.load(me.group)? else { return Ok(None) };
+            let stored = decode(&bytes)?;
+            let meta = meta(stored.last, &stored.membership);
+            Ok(Some(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) }))
+        })
+        .await
     }
 }
 

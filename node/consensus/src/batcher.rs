@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use openraft::error::{ClientWriteError, RaftError};
-use proto::limits::{BATCH_BYTES_MAX, VALUE_BYTES_MAX};
-use tokio::sync::{mpsc, oneshot};
+use proto::limits::BATCH_BYTES_MAX;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::Machine;
@@ -18,53 +18,51 @@ use crate::group::{Core, WriteError};
 use crate::machine::StateMachine;
 use crate::types::Proposal;
 
-/// An operation alone may be larger than a batch: a value of the largest size, and its envelope.
-const OP_BYTES_MAX: usize = VALUE_BYTES_MAX + (64 << 10);
-
 /// An operation that waits.
 pub struct Job {
     pub op: Bytes,
     pub reply: oneshot::Sender<Result<Bytes, WriteError>>,
+    /// Its share of the queue's bytes, held until it is answered.
+    pub room: OwnedSemaphorePermit,
 }
 
-/// Runs until nobody can write any more.
-pub async fn run<S: StateMachine>(
-    core: Arc<Core>,
-    machine: Machine<S>,
-    clock: Arc<SlewedClock>,
-    mut jobs: mpsc::Receiver<Job>,
-    stop: CancellationToken,
-) {
-    let mut waiting: Option<Job> = None;
-    loop {
-        let first = match waiting.take() {
-            Some(job) => job,
-            None => tokio::select! {
-                () = stop.cancelled() => return,
-                job = jobs.recv() => match job {
-                    Some(job) => job,
-                    None => return,
+/// One group's batcher.
+pub struct Batcher<S> {
+    pub core: Arc<Core>,
+    pub machine: Machine<S>,
+    pub clock: Arc<SlewedClock>,
+}
+
+impl<S: StateMachine> Batcher<S> {
+    /// Runs until nobody can write any more.
+    pub async fn run(self, mut jobs: mpsc::Receiver<Job>, stop: CancellationToken) {
+        let mut waiting: Option<Job> = None;
+        loop {
+            let first = match waiting.take() {
+                Some(job) => job,
+                None => tokio::select! {
+                    () = stop.cancelled() => return,
+                    job = jobs.recv() => match job {
+                        Some(job) => job,
+                        None => return,
+                    },
                 },
-            },
-        };
-        if first.op.len() > OP_BYTES_MAX {
-            answer(first, Err(WriteError::TooLarge));
-            continue;
-        }
-        let mut bytes = first.op.len();
-        let mut batch = vec![first];
-        while let Ok(job) = jobs.try_recv() {
-            if bytes + job.op.len() > BATCH_BYTES_MAX {
-                waiting = Some(job);
-                break;
+            };
+            let mut bytes = first.op.len();
+            let mut batch = vec![first];
+            while let Ok(job) = jobs.try_recv() {
+                if bytes + job.op.len() > BATCH_BYTES_MAX {
+                    waiting = Some(job);
+                    break;
+                }
+                bytes += job.op.len();
+                batch.push(job);
             }
-            bytes += job.op.len();
-            batch.push(job);
-        }
-        let clock_ms = machine.read().clock.now_ms(clock.now_ms());
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = write(&core, clock_ms, batch) => {}
+            let clock_ms = self.machine.read().clock.now_ms(self.clock.now_ms());
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = write(&self.core, clock_ms, batch) => {}
+            }
         }
     }
 }
@@ -107,7 +105,8 @@ fn fail(batch: Vec<Job>, error: &WriteError) {
     }
 }
 
-/// Whoever asked may have gone away.
 fn answer(job: Job, result: Result<Bytes, WriteError>) {
+    drop(job.room);
+    // Whoever asked may have gone away.
     let _gone = job.reply.send(result);
 }

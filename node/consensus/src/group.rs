@@ -1,15 +1,16 @@
 //! One group on this node, as the parts that use it see it.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use openraft::error::{ClientWriteError, InitializeError, RaftError};
 use openraft::{ChangeMembers, EmptyNode};
 use proto::ids::{GroupId, NodeId};
-use tokio::sync::{mpsc, oneshot, watch};
+use proto::limits::{BATCH_BYTES_MAX, VALUE_BYTES_MAX};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::apply::Machine;
 use crate::batcher::Job;
@@ -104,6 +105,10 @@ const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 const CHANGE_MAX: Duration = Duration::from_secs(10);
 /// Operations that wait for the batcher: a second's worth for 64 impatient clients.
 pub(crate) const QUEUE_MAX: usize = 4_096;
+/// Bytes of them: the same second's worth, 64 batches.
+pub(crate) const QUEUE_BYTES_MAX: usize = 64 * BATCH_BYTES_MAX;
+/// An operation alone may be larger than a batch: a value of the largest size, and its envelope.
+const OP_BYTES_MAX: usize = VALUE_BYTES_MAX + (64 << 10);
 
 /// The part of a group that does not depend on its state machine.
 pub(crate) struct Core {
@@ -117,6 +122,10 @@ pub(crate) struct Core {
     /// When the leader was heard last, in ms since `started`.
     heard_ms: AtomicU64,
     searching: AtomicBool,
+    /// The log's end when the last heartbeat was due.
+    idle_at: AtomicU64,
+    /// The snapshot that is being received, and how much of it there is.
+    receiving: Mutex<(String, u64)>,
 }
 
 impl Core {
@@ -131,6 +140,8 @@ impl Core {
             started: Instant::now(),
             heard_ms: AtomicU64::new(0),
             searching: AtomicBool::new(false),
+            idle_at: AtomicU64::new(0),
+            receiving: Mutex::default(),
         }
     }
 
@@ -157,10 +168,35 @@ impl Core {
         }
     }
 
+    /// Whether nothing was appended since it was asked last. What is appended is sent, and serves as
+    /// a heartbeat.
+    pub fn was_idle(&self) -> bool {
+        let last = self.raft.metrics().borrow().last_log_index.unwrap_or(0);
+        self.idle_at.swap(last, Ordering::Relaxed) == last
+    }
+
+    /// Whether a part of a snapshot leaves no gap after what has been received of it. Of another
+    /// snapshot raft takes nothing but the beginning.
+    pub fn continues_snapshot(&self, id: &str, offset: u64, end: u64) -> bool {
+        let mut receiving = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        if offset == 0 {
+            *receiving = (id.to_owned(), end);
+            return true;
+        }
+        let (current, received) = &mut *receiving;
+        if current != id {
+            return true;
+        }
+        let follows = offset <= *received;
+        if follows {
+            *received = end.max(*received);
+        }
+        follows
+    }
+
     /// Makes the view from raft's metrics.
     pub fn refresh(&self) {
-        let metrics = self.raft.metrics().borrow().clone();
-        let fresh = self.make_view(&metrics);
+        let fresh = self.make_view(&self.raft.metrics().borrow());
         self.view.send_if_modified(|view| {
             let changed = *view != fresh;
             *view = fresh;
@@ -211,6 +247,7 @@ pub struct Group<S> {
     pub(crate) core: Arc<Core>,
     pub(crate) machine: Machine<S>,
     pub(crate) writes: mpsc::Sender<Job>,
+    pub(crate) queue_bytes: Arc<Semaphore>,
     pub(crate) reads: mpsc::Sender<oneshot::Sender<Result<(), ReadError>>>,
     pub(crate) clock: Arc<SlewedClock>,
 }
@@ -221,6 +258,7 @@ impl<S> Clone for Group<S> {
             core: Arc::clone(&self.core),
             machine: self.machine.clone(),
             writes: self.writes.clone(),
+            queue_bytes: Arc::clone(&self.queue_bytes),
             reads: self.reads.clone(),
             clock: Arc::clone(&self.clock),
         }
@@ -255,8 +293,17 @@ impl<S: StateMachine> Group<S> {
     /// # Errors
     /// [`WriteError::Unknown`] is the only one after which it may have been executed.
     pub async fn write(&self, op: Bytes) -> Result<Bytes, WriteError> {
+        if op.len() > OP_BYTES_MAX {
+            return Err(WriteError::TooLarge);
+        }
+        let bytes = u32::try_from(op.len()).map_err(|_| WriteError::TooLarge)?;
+        let room = Arc::clone(&self.queue_bytes).acquire_many_owned(bytes);
+        let room = tokio::time::timeout(self.core.settings.write_timeout, room)
+            .await
+            .map_err(|_| WriteError::Busy)?
+            .map_err(|_| WriteError::Stopped)?;
         let (reply, answer) = oneshot::channel();
-        self.writes.send(Job { op, reply }).await.map_err(|_| WriteError::Stopped)?;
+        self.writes.send(Job { op, reply, room }).await.map_err(|_| WriteError::Stopped)?;
         answer.await.unwrap_or(Err(WriteError::Stopped))
     }
 

@@ -1,21 +1,25 @@
-//! All groups of a node: opens them, routes what peers send, and runs their elections.
+//! All groups of a node: opens them, and ends them when the agent ends or their disk fails.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use openraft::error::Fatal;
 use proto::ids::{GroupId, NodeId};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::apply::Machine;
-use crate::batcher;
+use crate::batcher::Batcher;
 use crate::clock::SlewedClock;
-use crate::elections;
+use crate::elections::{self, QUESTIONS_MAX, Question};
 use crate::engine::{Engine, Snapshots};
-use crate::group::{Core, Group, OpenError, QUEUE_MAX};
+use crate::fault::{Fault, Guard};
+use crate::group::{Core, Group, OpenError, QUEUE_BYTES_MAX, QUEUE_MAX};
+use crate::heartbeats::Heartbeats;
+use crate::inbound;
 use crate::log::Log;
 use crate::machine::StateMachine;
 use crate::network::Network;
@@ -23,7 +27,6 @@ use crate::reads;
 use crate::settings::Settings;
 use crate::transport::Transport;
 use crate::types::{Metrics, Raft};
-use crate::wire::{self, Request};
 
 /// Why a peer's message was not taken.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,14 +48,16 @@ pub struct Groups {
     stop: CancellationToken,
 }
 
-/// What the election task shares with the handles.
+/// What the groups' tasks share with the handles.
 pub(crate) struct Shared {
     pub me: NodeId,
     pub transport: Arc<dyn Transport>,
+    pub questions: mpsc::Sender<Question>,
+    pub fault: Fault,
+    heartbeats: Arc<Heartbeats>,
     cores: RwLock<BTreeMap<GroupId, Arc<Core>>>,
     suspects: RwLock<BTreeSet<NodeId>>,
     clock: Arc<SlewedClock>,
-    fault: watch::Sender<Option<String>>,
 }
 
 impl Groups {
@@ -63,15 +68,19 @@ impl Groups {
         tracker: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
+        let (questions, asked) = mpsc::channel(QUESTIONS_MAX);
+        let heartbeats = Heartbeats::new(Arc::clone(&transport), tracker.clone(), stop.clone());
         let shared = Arc::new(Shared {
             me,
             transport,
+            questions,
+            fault: Fault::none(),
+            heartbeats: Arc::new(heartbeats),
             cores: RwLock::default(),
             suspects: RwLock::default(),
             clock: Arc::new(SlewedClock::new()),
-            fault: watch::Sender::new(None),
         });
-        tracker.spawn(elections::run(Arc::clone(&shared), tracker.clone(), stop.clone()));
+        tracker.spawn(elections::run(Arc::clone(&shared), asked, tracker.clone(), stop.clone()));
         Self { shared, tracker, stop }
     }
 
@@ -100,9 +109,14 @@ impl Groups {
             .openraft()
             .map_err(|error| OpenError::Settings { group: id, reason: error.to_string() })?;
         let log = Log::open(id, engine).map_err(storage)?;
-        let machine = Machine::open(id, snapshots, machine).map_err(storage)?;
+        let machine = Machine::open(id, snapshots, self.shared.fault.clone(), machine).map_err(storage)?;
         let me = self.shared.me;
-        let network = Network { me, group: id, transport: Arc::clone(&self.shared.transport) };
+        let network = Network {
+            me,
+            group: id,
+            transport: Arc::clone(&self.shared.transport),
+            heartbeats: Arc::clone(&self.shared.heartbeats),
+        };
         let raft = Raft::new(me.0, Arc::new(config), network, log.clone(), machine.clone())
             .await
             .map_err(|error| OpenError::Raft { group: id, reason: error.to_string() })?;
@@ -110,19 +124,38 @@ impl Groups {
         core.refresh();
         let (writes, jobs) = mpsc::channel(QUEUE_MAX);
         let (reads, waiters) = mpsc::channel(QUEUE_MAX);
-        let clock = Arc::clone(&self.shared.clock);
-        let stop = &self.stop;
-        self.tracker.spawn(batcher::run(
-            Arc::clone(&core),
-            machine.clone(),
-            Arc::clone(&clock),
-            jobs,
-            stop.clone(),
-        ));
-        self.tracker.spawn(reads::run(Arc::clone(&core), waiters, stop.clone()));
-        self.tracker.spawn(follow(Arc::clone(&core), Arc::clone(&self.shared), stop.clone()));
-        self.shared.cores.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&core));
-        Ok(Group { core, machine, writes, reads, clock })
+        let group = Group {
+            core: Arc::clone(&core),
+            machine: machine.clone(),
+            writes,
+            queue_bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
+            reads,
+            clock: Arc::clone(&self.shared.clock),
+        };
+        let batcher = Batcher { core: Arc::clone(&core), machine, clock: Arc::clone(&group.clock) };
+        let guard = self.shared.fault.guard("a group's batcher");
+        self.spawn(guard, batcher.run(jobs, self.stop.clone()));
+        let guard = self.shared.fault.guard("a group's reader");
+        self.spawn(guard, reads::run(Arc::clone(&core), waiters, self.stop.clone()));
+        let guard = self.shared.fault.guard("a group's follower");
+        self.spawn(
+            guard,
+            follow(
+                Arc::clone(&core),
+                group.machine.snapshot_bytes(),
+                self.shared.fault.clone(),
+                self.stop.clone(),
+            ),
+        );
+        self.shared.cores.write().unwrap_or_else(PoisonError::into_inner).insert(id, core);
+        Ok(group)
+    }
+
+    fn spawn(&self, guard: Guard, task: impl Future<Output = ()> + Send + 'static) {
+        self.tracker.spawn(async move {
+            let _guard = guard;
+            task.await;
+        });
     }
 
     /// Answers what `from` (proved by its certificate) sent to a group.
@@ -130,35 +163,7 @@ impl Groups {
     /// # Errors
     /// When the group is not here, or the payload is no message of it.
     pub async fn handle(&self, from: NodeId, group: GroupId, payload: Bytes) -> Result<Bytes, HandleError> {
-        let core = self.shared.core(group).ok_or(HandleError::UnknownGroup(group))?;
-        let request: Request =
-            wire::decode(&payload).map_err(|error| HandleError::Malformed(error.to_string()))?;
-        let claimed = claimed_sender(&request);
-        if claimed.is_some_and(|claimed| claimed != from) {
-            return Err(HandleError::Malformed(format!("node {from} speaks in another's name")));
-        }
-        let encoded = match request {
-            Request::Append(rpc) => {
-                let answer = core.raft.append_entries(rpc).await;
-                if !matches!(answer, Ok(openraft::raft::AppendEntriesResponse::HigherVote(_)) | Err(_)) {
-                    core.leader_heard();
-                }
-                wire::encode(&answer)
-            }
-            Request::Vote(rpc) => wire::encode(&core.raft.vote(rpc).await),
-            Request::Snapshot(rpc) => {
-                let answer = core.raft.install_snapshot(rpc).await;
-                if answer.is_ok() {
-                    core.leader_heard();
-                }
-                wire::encode(&answer)
-            }
-            Request::PreVote(request) => {
-                let suspect = self.shared.leader_suspect(&core);
-                wire::encode(&elections::answer(&core, &request, suspect))
-            }
-        };
-        encoded.map_err(|error| HandleError::Malformed(error.to_string()))
+        inbound::handle(&self.shared, from, group, &payload).await
     }
 
     /// The membership's word on which nodes are suspected or gone. Leaders among them are replaced
@@ -190,31 +195,34 @@ impl Shared {
     }
 }
 
-/// Only the sender itself may vote or lead by its message: a member must not move another group's
-/// leader aside by writing in its name.
-fn claimed_sender(request: &Request) -> Option<NodeId> {
-    match request {
-        Request::Append(rpc) => rpc.vote.leader_id().voted_for().map(NodeId),
-        Request::Vote(rpc) => rpc.vote.leader_id().voted_for().map(NodeId),
-        Request::Snapshot(rpc) => rpc.vote.leader_id().voted_for().map(NodeId),
-        Request::PreVote(_) => None,
-    }
-}
-
-/// Keeps the view fresh, and ends raft's own tasks with the agent.
-async fn follow(core: Arc<Core>, shared: Arc<Shared>, stop: CancellationToken) {
+/// Keeps the view fresh, asks for snapshots, and ends raft's own tasks with the agent.
+async fn follow(core: Arc<Core>, snapshot_bytes: Arc<AtomicU64>, fault: Fault, stop: CancellationToken) {
     let mut metrics = core.raft.metrics();
+    let mut snapshot = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            changed = metrics.changed() => if changed.is_err() { break },
+            changed = metrics.changed() => if changed.is_err() {
+                fault.tell(format!("raft has panicked in group {}", core.id));
+                break;
+            },
         }
         if let Some(reason) = fault_of(&metrics.borrow_and_update()) {
-            tracing::error!(group = %core.id, reason, "the group has stopped");
-            shared.fault.send_replace(Some(format!("group {}: {reason}", core.id)));
+            fault.tell(format!("group {}: {reason}", core.id));
             break;
         }
         core.refresh();
+        let newest = metrics.borrow().snapshot.map(|id| id.index);
+        if newest != snapshot {
+            snapshot = newest;
+            core.log.forget_growth();
+        }
+        let enough = core.settings.snapshot_bytes.max(snapshot_bytes.load(Ordering::Relaxed));
+        if core.log.has_grown_by(enough) {
+            core.log.forget_growth();
+            // It only queues; that the group has stopped is told by its metrics.
+            let _stopped = core.raft.trigger().snapshot().await;
+        }
     }
     core.log.flush_committed();
     if let Err(error) = core.raft.shutdown().await {

@@ -53,6 +53,8 @@ struct State {
     committed_dirty: bool,
     purged: Option<LogId>,
     last: Option<LogId>,
+    /// Bytes appended since somebody last said [`Log::forget_growth`].
+    grown_bytes: u64,
     cache: Cache,
 }
 
@@ -70,6 +72,7 @@ impl Log {
             committed_dirty: false,
             last: purged,
             purged,
+            grown_bytes: 0,
             cache: Cache::default(),
         };
         let first = purged.map_or(0, |id| id.index + 1);
@@ -94,6 +97,14 @@ impl Log {
 
     pub fn last_log_id(&self) -> Option<LogId> {
         self.state().last
+    }
+
+    pub fn has_grown_by(&self, bytes: u64) -> bool {
+        self.state().grown_bytes >= bytes
+    }
+
+    pub fn forget_growth(&self) {
+        self.state().grown_bytes = 0;
     }
 
     /// Writes the commit index that openraft has told, if the disk has an older one. It is a hint
@@ -220,6 +231,7 @@ impl RaftLogStorage<Types> for Log {
                 batch.put(self.inner.keys.chunk(entry.log_id.index, chunk), value);
             }
             state.last = Some(entry.log_id);
+            state.grown_bytes += encoded.len() as u64;
             state.cache.push(entry, encoded.len());
         }
         self.take_committed(&mut state, &mut batch);

@@ -1,21 +1,23 @@
 //! openraft's network over the injected transport.
+//!
+//! openraft asks again at once after anything but `Unreachable`, so everything but a time-out is told
+//! as that: a peer that answers with nonsense is not to be asked in a busy loop.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::EmptyNode;
-use openraft::error::{
-    InstallSnapshotError, NetworkError, RPCError, RaftError, RemoteError, Timeout, Unreachable,
-};
+use openraft::error::{InstallSnapshotError, RPCError, RaftError, RemoteError, Timeout, Unreachable};
 use openraft::network::{Backoff, RPCOption, RPCTypes, RaftNetwork, RaftNetworkFactory};
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, InstallSnapshotResponse,
     VoteRequest, VoteResponse,
 };
 use proto::ids::{GroupId, NodeId};
-use std::sync::Arc;
 
+use crate::heartbeats::Heartbeats;
 use crate::transport::{Transport, TransportError};
-use crate::types::Types;
+use crate::types::{LogId, Types};
 use crate::wire::{self, Request};
 
 /// How long an unreachable peer is left alone. Short, since a restarted one should catch up at once,
@@ -27,13 +29,21 @@ pub struct Network {
     pub me: NodeId,
     pub group: GroupId,
     pub transport: Arc<dyn Transport>,
+    pub heartbeats: Arc<Heartbeats>,
 }
 
 impl RaftNetworkFactory<Types> for Network {
     type Network = Peer;
 
     async fn new_client(&mut self, target: u64, _node: &EmptyNode) -> Peer {
-        Peer { me: self.me, group: self.group, target, transport: Arc::clone(&self.transport) }
+        Peer {
+            me: self.me,
+            group: self.group,
+            target,
+            transport: Arc::clone(&self.transport),
+            heartbeats: Arc::clone(&self.heartbeats),
+            told_commit: None,
+        }
     }
 }
 
@@ -43,6 +53,9 @@ pub struct Peer {
     group: GroupId,
     target: u64,
     transport: Arc<dyn Transport>,
+    heartbeats: Arc<Heartbeats>,
+    /// The commit index of the last append that was sent.
+    told_commit: Option<Option<LogId>>,
 }
 
 type RpcError<E = openraft::error::Infallible> = RPCError<u64, EmptyNode, RaftError<u64, E>>;
@@ -53,25 +66,39 @@ impl Peer {
         A: Answer<E>,
         E: std::error::Error,
     {
-        let payload = wire::encode(request).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
+        let payload = wire::encode_request(NodeId(self.target), request).map_err(|error| gone(&error))?;
         let called = self.transport.call(NodeId(self.target), self.group, payload, limit).await;
-        let answer = match called {
-            Ok(answer) => answer,
-            Err(error @ TransportError::Unreachable(_)) => {
-                return Err(RPCError::Unreachable(Unreachable::new(&error)));
-            }
-            Err(error @ TransportError::Failed(_)) => {
-                // openraft retries a network error at once, without end: a peer that answers with
-                // errors would be asked in a busy loop.
-                return Err(RPCError::Unreachable(Unreachable::new(&error)));
-            }
-            Err(TransportError::Timeout) => {
-                let timeout = Timeout { action: kind, id: self.me.0, target: self.target, timeout: limit };
-                return Err(RPCError::Timeout(timeout));
-            }
-        };
+        let answer = called.map_err(|error| self.failed(error, kind, limit))?;
         A::decode(&answer, self.target)
     }
+
+    fn failed<E: std::error::Error>(
+        &self,
+        error: TransportError,
+        kind: RPCTypes,
+        limit: Duration,
+    ) -> RpcError<E> {
+        match error {
+            TransportError::Unreachable(_) | TransportError::Failed(_) => gone(&error),
+            TransportError::Timeout => RPCError::Timeout(Timeout {
+                action: kind,
+                id: self.me.0,
+                target: self.target,
+                timeout: limit,
+            }),
+        }
+    }
+
+    /// An append without entries that says nothing new. openraft makes a client for each read and
+    /// uses it once, so a client's first append is never one.
+    fn is_heartbeat(&mut self, rpc: &AppendEntriesRequest<Types>) -> bool {
+        let told = self.told_commit.replace(rpc.leader_commit);
+        rpc.entries.is_empty() && told == Some(rpc.leader_commit)
+    }
+}
+
+fn gone<E: std::error::Error>(error: &(impl std::error::Error + 'static)) -> RpcError<E> {
+    RPCError::Unreachable(Unreachable::new(error))
 }
 
 /// An answer that may be the other side's error.
@@ -83,8 +110,7 @@ macro_rules! answer {
     ($answer:ty, $error:ty, $wire:ty) => {
         impl Answer<$error> for $answer {
             fn decode(payload: &[u8], target: u64) -> Result<Self, RpcError<$error>> {
-                let answer: $wire =
-                    wire::decode(payload).map_err(|error| RPCError::Network(NetworkError::new(&error)))?;
+                let answer: $wire = wire::decode(payload).map_err(|error| gone(&error))?;
                 answer.map_err(|error| RPCError::RemoteError(RemoteError::new(target, error)))
             }
         }
@@ -101,7 +127,14 @@ impl RaftNetwork<Types> for Peer {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<u64>, RpcError> {
-        self.call(&Request::Append(rpc), RPCTypes::AppendEntries, option.hard_ttl()).await
+        let (kind, limit) = (RPCTypes::AppendEntries, option.hard_ttl());
+        if self.is_heartbeat(&rpc) {
+            let to = NodeId(self.target);
+            let answer = self.heartbeats.send(to, self.group, rpc, limit).await;
+            let answer = answer.map_err(|error| self.failed(error, kind, limit))?;
+            return answer.map_err(|error| RPCError::RemoteError(RemoteError::new(self.target, error)));
+        }
+        self.call(&Request::Append(rpc), kind, limit).await
     }
 
     async fn install_snapshot(

@@ -7,29 +7,39 @@ use openraft::{Config, ConfigError, SnapshotPolicy};
 /// The knobs of one group. The defaults are measured (sessions.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Also openraft's time-out of AppendEntries and of the read index.
+    /// How often an idle leader says that it is there.
     pub heartbeat: Duration,
+    /// Time-out of AppendEntries and of the read index; it includes a disk sync at the other end.
+    pub append_timeout: Duration,
     /// Time-out of a vote request; it includes a disk sync at the other end.
     pub vote_timeout: Duration,
     /// How long after its leader's last word a replica refuses to vote for another.
     pub lease: Duration,
+    /// How long a replica that has heard nothing bad of its leader's node waits before it looks for
+    /// another.
+    pub silence: Duration,
     /// How long a write waits for its commit before its outcome is reported as unknown.
     pub write_timeout: Duration,
     /// How long a read waits for a majority.
     pub read_timeout: Duration,
-    /// A snapshot is made after so many entries.
+    /// A snapshot is made after so many entries, ...
     pub snapshot_entries: u64,
+    /// ... or after so many bytes of them, if the last snapshot was not larger.
+    pub snapshot_bytes: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            heartbeat: Duration::from_millis(200),
+            heartbeat: Duration::from_millis(150),
+            append_timeout: Duration::from_millis(300),
             vote_timeout: Duration::from_millis(350),
-            lease: Duration::from_millis(500),
+            lease: Duration::from_millis(400),
+            silence: Duration::from_millis(600),
             write_timeout: Duration::from_secs(3),
             read_timeout: Duration::from_secs(2),
             snapshot_entries: 5_000,
+            snapshot_bytes: 64 << 20,
         }
     }
 }
@@ -46,7 +56,10 @@ impl Settings {
     pub(crate) fn openraft(&self) -> Result<Config, ConfigError> {
         Config {
             cluster_name: "holdfast".to_owned(),
-            heartbeat_interval: millis(self.heartbeat),
+            // What openraft takes it for besides its own heartbeats: those are sent together (see
+            // `heartbeats`).
+            heartbeat_interval: millis(self.append_timeout),
+            enable_heartbeat: false,
             election_timeout_min: millis(self.vote_timeout),
             election_timeout_max: millis(self.lease),
             install_snapshot_timeout: millis(SNAPSHOT_TIMEOUT),
@@ -63,6 +76,6 @@ impl Settings {
     }
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).expect("settings are below an age of the universe")
 }

@@ -9,6 +9,7 @@ use proto::ids::GroupId;
 
 use crate::apply::Machine;
 use crate::engine::{Engine, Snapshots};
+use crate::fault::Fault;
 use crate::log::Log;
 use crate::machine::{EntryMeta, RestoreError, StateMachine};
 use crate::types::Types;
@@ -36,7 +37,8 @@ where
         let (guard, engine, snapshots) = (self.fresh)();
         let group = GroupId(1);
         let log = Log::open(group, engine).expect("a fresh engine opens");
-        let machine = Machine::open(group, snapshots, Nothing).expect("there is no snapshot yet");
+        let machine =
+            Machine::open(group, snapshots, Fault::none(), Nothing).expect("there is no snapshot yet");
         Ok((guard, log, machine))
     }
 }

@@ -1,13 +1,13 @@
 //! When a replica should ask to lead, decided without a clock of its own.
 //!
 //! ```text
-//!           leader heard within the lease
-//!         ┌──────────────────────────────┐
-//!         ▼                              │
-//!       Calm ──unheard──▶ Waiting ──▶ Asking ──majority consents──▶ Electing
-//!         ▲               (jitter)   (pre-vote)                        │
-//!         └────────────── a leader is heard, or I lead ◀──────────────┤
-//!                              Waiting ◀── nobody leads after a while ─┘
+//!          leader heard, or I lead
+//!        ┌─────────────────────────────────────────────────┐
+//!        ▼                                                 │
+//!      Calm ──unheard──▶ Waiting ──▶ Asking ──majority consents──▶ Electing
+//!                         ▲  ▲      (pre-vote)                        │
+//!      I consent to       │  └───────── nobody leads after a while ───┘
+//!      another's asking ──┘
 //! ```
 //!
 //! Raft alone lets a replica that was cut off come back with a higher term and depose a healthy
@@ -16,8 +16,13 @@
 //! Only with the consent of a majority of every configuration does it call an election. Safety is
 //! Raft's; this is about not disturbing, and about getting a leader soon.
 //!
-//! The membership may say that the leader's node is gone. That only ends the wait: the others are
-//! asked all the same, and they refuse while they hear the leader.
+//! Two replicas with equally good logs could take turns at spoiling each other's elections. So a
+//! consent is also a promise: who gave it asks nobody itself and consents to no other for a while,
+//! and of two that ask at the same time the one with the higher id is let pass.
+//!
+//! The membership may say that the leader's node is gone. That shortens the wait to the lease, inside
+//! which raft refuses to vote whatever anybody says; the others are asked all the same, and they
+//! refuse while they hear the leader.
 
 use std::collections::BTreeSet;
 
@@ -28,12 +33,14 @@ use rand::{Rng, SeedableRng as _};
 /// How patient a driver is, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Patience {
-    /// The leader's silence after which it is taken for gone. Not less than the time for which the
-    /// others refuse to vote.
+    /// The silence inside which raft refuses to vote for another leader.
     pub lease_ms: u64,
+    /// The leader's silence after which it is taken for gone, when nothing else speaks against it.
+    /// Longer than the lease: a stalled disk or processor is not a death.
+    pub silence_ms: u64,
     /// An upper bound of the wait before asking, so that replicas do not all ask at once.
     pub jitter_ms: u64,
-    /// How long answers to a pre-vote are waited for.
+    /// How long answers to a pre-vote are waited for, and how long a consent binds.
     pub ask_ms: u64,
     /// How long an election may take before it is taken for failed.
     pub elect_ms: u64,
@@ -48,7 +55,7 @@ pub struct View<'a> {
     pub leading: bool,
     /// When the leader was heard last (or this replica started).
     pub heard_ms: u64,
-    /// The membership says that the leader's node is gone or its agent's connection was reset.
+    /// The membership says that the leader's node is gone, or its connection was reset.
     pub leader_suspect: bool,
 }
 
@@ -59,6 +66,14 @@ pub enum Effect {
     Ask { round: u64 },
     /// Call the election.
     Elect,
+}
+
+/// Another replica's question, and what it is compared with.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a, L> {
+    pub from: NodeId,
+    pub my_last: &'a L,
+    pub their_last: &'a L,
 }
 
 /// One group's driver on one replica.
@@ -73,9 +88,18 @@ pub struct Driver {
 #[derive(Debug)]
 enum State {
     Calm,
-    Waiting { until_ms: u64 },
-    Asking { until_ms: u64, consents: BTreeSet<NodeId> },
-    Electing { until_ms: u64 },
+    /// With somebody else's election in view, if `promised` is set.
+    Waiting {
+        until_ms: u64,
+        promised: Option<NodeId>,
+    },
+    Asking {
+        until_ms: u64,
+        consents: BTreeSet<NodeId>,
+    },
+    Electing {
+        until_ms: u64,
+    },
 }
 
 impl Driver {
@@ -83,7 +107,7 @@ impl Driver {
         Self { patience, random: SmallRng::seed_from_u64(seed), round: 0, state: State::Calm }
     }
 
-    /// Whether this replica looks for a leader.
+    /// Whether this replica misses a leader.
     pub fn is_searching(&self) -> bool {
         !matches!(self.state, State::Calm)
     }
@@ -95,15 +119,23 @@ impl Driver {
             return None;
         }
         match self.state {
-            State::Calm => self.wait(now_ms, &view),
-            State::Waiting { until_ms } | State::Asking { until_ms, .. } | State::Electing { until_ms } => {
-                if now_ms < until_ms {
-                    return None;
-                }
-                match self.state {
-                    State::Waiting { .. } => self.ask(now_ms, &view),
-                    State::Calm | State::Asking { .. } | State::Electing { .. } => self.wait(now_ms, &view),
-                }
+            State::Calm if alone(&view) => Some(self.elect(now_ms)),
+            State::Calm => {
+                self.wait(now_ms, 0, None);
+                None
+            }
+            State::Waiting { until_ms, .. }
+            | State::Asking { until_ms, .. }
+            | State::Electing { until_ms }
+                if now_ms < until_ms =>
+            {
+                None
+            }
+            State::Waiting { .. } if alone(&view) => Some(self.elect(now_ms)),
+            State::Waiting { .. } => Some(self.ask(now_ms, view.me)),
+            State::Asking { .. } | State::Electing { .. } => {
+                self.wait(now_ms, 0, None);
+                None
             }
         }
     }
@@ -119,28 +151,58 @@ impl Driver {
         }
         consents.insert(from);
         let enough = has_majority(view.configs, consents);
-        if enough { Some(self.elect(now_ms)) } else { None }
+        enough.then(|| self.elect(now_ms))
     }
 
-    /// While it asks, silence that began before this step is not made worse by its own lateness.
-    fn hears(&self, now_ms: u64, view: &View<'_>) -> bool {
-        !view.leader_suspect && now_ms.saturating_sub(view.heard_ms) < self.patience.lease_ms
-    }
-
-    fn wait(&mut self, now_ms: u64, view: &View<'_>) -> Option<Effect> {
-        if alone(view) {
-            return Some(self.elect(now_ms));
+    /// Whether this replica would vote for the one that asks. If so, it holds its own questions back
+    /// for as long as the other may take.
+    pub fn consents<L: PartialOrd>(
+        &mut self,
+        now_ms: u64,
+        question: Question<'_, L>,
+        view: View<'_>,
+    ) -> bool {
+        let unheard = now_ms.saturating_sub(view.heard_ms) >= self.patience.lease_ms;
+        if view.leading || !unheard || question.their_last < question.my_last {
+            return false;
         }
-        let jitter_ms = self.random.random_range(0..=self.patience.jitter_ms);
-        self.state = State::Waiting { until_ms: now_ms + jitter_ms };
-        None
+        let promised_elsewhere = match &self.state {
+            State::Calm | State::Waiting { promised: None, .. } => false,
+            State::Waiting { promised: Some(to), until_ms } => *to != question.from && now_ms < *until_ms,
+            // Its log is as good as this one's: the higher id goes on.
+            State::Asking { until_ms, .. } => {
+                now_ms < *until_ms && question.their_last == question.my_last && view.me > question.from
+            }
+            State::Electing { until_ms } => now_ms < *until_ms,
+        };
+        if promised_elsewhere {
+            return false;
+        }
+        self.wait(now_ms, self.patience.ask_ms, Some(question.from));
+        true
     }
 
-    fn ask(&mut self, now_ms: u64, view: &View<'_>) -> Option<Effect> {
+    fn hears(&self, now_ms: u64, view: &View<'_>) -> bool {
+        if alone(view) {
+            // There is nobody else to hear.
+            return false;
+        }
+        // Once it is missed only its own word ends the search.
+        let missed = view.leader_suspect || self.is_searching();
+        let patience_ms = if missed { self.patience.lease_ms } else { self.patience.silence_ms };
+        now_ms.saturating_sub(view.heard_ms) < patience_ms
+    }
+
+    fn wait(&mut self, now_ms: u64, least_ms: u64, promised: Option<NodeId>) {
+        let jitter_ms = self.random.random_range(0..=self.patience.jitter_ms);
+        self.state = State::Waiting { until_ms: now_ms + least_ms + jitter_ms, promised };
+    }
+
+    fn ask(&mut self, now_ms: u64, me: NodeId) -> Effect {
         self.round += 1;
-        let consents = BTreeSet::from([view.me]);
+        let consents = BTreeSet::from([me]);
         self.state = State::Asking { until_ms: now_ms + self.patience.ask_ms, consents };
-        Some(Effect::Ask { round: self.round })
+        Effect::Ask { round: self.round }
     }
 
     fn elect(&mut self, now_ms: u64) -> Effect {
@@ -148,20 +210,6 @@ impl Driver {
         self.state = State::Electing { until_ms: now_ms + self.patience.elect_ms + jitter_ms };
         Effect::Elect
     }
-}
-
-/// Whether a replica consents that another one calls an election.
-///
-/// `heard_ms_ago` is `None` on a replica that leads: it hears itself.
-pub fn consents<L: PartialOrd>(
-    patience: &Patience,
-    heard_ms_ago: Option<u64>,
-    leader_suspect: bool,
-    my_last: &L,
-    their_last: &L,
-) -> bool {
-    let unheard = heard_ms_ago.is_some_and(|ago| leader_suspect || ago >= patience.lease_ms);
-    unheard && their_last >= my_last
 }
 
 fn may_lead(view: &View<'_>) -> bool {

@@ -17,12 +17,13 @@ use tokio_util::task::TaskTracker;
 
 pub const GROUP: GroupId = GroupId(1);
 
-/// Appends words, and answers how many there are.
+/// Appends words, and answers how many there are. One word it can not bear.
 #[derive(Default)]
 pub struct Words(pub Vec<String>);
 
 impl StateMachine for Words {
     fn apply(&mut self, _meta: &EntryMeta, op: &Bytes) -> Bytes {
+        assert_ne!(&op[..], b"unbearable");
         self.0.push(String::from_utf8_lossy(op).into_owned());
         Bytes::from(self.0.len().to_string())
     }
@@ -48,12 +49,38 @@ pub struct Net {
 struct Inner {
     nodes: BTreeMap<NodeId, Groups>,
     cut: BTreeSet<(NodeId, NodeId)>,
+    messages: u64,
+    last: Option<Message>,
+}
+
+/// What one node sent to another.
+#[derive(Clone)]
+pub struct Message {
+    pub from: NodeId,
+    pub to: NodeId,
+    pub group: GroupId,
+    pub payload: Bytes,
 }
 
 impl Net {
     fn way(&self, from: NodeId, to: NodeId) -> Option<Groups> {
         let inner = self.inner.lock().unwrap();
         if inner.cut.contains(&(from, to)) { None } else { inner.nodes.get(&to).cloned() }
+    }
+
+    /// How many messages have been sent so far.
+    pub fn messages(&self) -> u64 {
+        self.inner.lock().unwrap().messages
+    }
+
+    pub fn last_message(&self) -> Option<Message> {
+        self.inner.lock().unwrap().last.clone()
+    }
+
+    fn record(&self, message: Message) {
+        let mut inner = self.inner.lock().unwrap();
+        inner.messages += 1;
+        inner.last = Some(message);
     }
 
     /// Cuts both directions between a node and all others.
@@ -84,6 +111,7 @@ impl Transport for Port {
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
         let (me, net) = (self.me, self.net.clone());
+        net.record(Message { from: me, to, group, payload: payload.clone() });
         let exchange = async move {
             let gone = || TransportError::Unreachable("cut".to_owned());
             let groups = net.way(me, to).ok_or_else(gone)?;
@@ -103,7 +131,8 @@ pub struct Node {
     pub group: Group<Words>,
     pub groups: Groups,
     pub disk: Arc<MemoryEngine>,
-    snapshots: Arc<MemorySnapshots>,
+    pub snapshots: Arc<MemorySnapshots>,
+    settings: Settings,
     stop: CancellationToken,
     tracker: TaskTracker,
     net: Net,
@@ -131,7 +160,7 @@ impl Node {
         let group =
             groups.open(GROUP, disk.clone(), snapshots.clone(), settings, Words::default()).await.unwrap();
         net.inner.lock().unwrap().nodes.insert(id, groups.clone());
-        Self { id, group, groups, disk, snapshots, stop, tracker, net: net.clone() }
+        Self { id, group, groups, disk, snapshots, settings, stop, tracker, net: net.clone() }
     }
 
     /// Ends the node without a word to the others.
@@ -140,7 +169,13 @@ impl Node {
         self.stop.cancel();
         self.tracker.close();
         self.tracker.wait().await;
-        Dead { id: self.id, disk: self.disk, snapshots: self.snapshots, net: self.net }
+        Dead {
+            id: self.id,
+            disk: self.disk,
+            snapshots: self.snapshots,
+            settings: self.settings,
+            net: self.net,
+        }
     }
 
     pub fn words(&self) -> Vec<String> {
@@ -157,12 +192,17 @@ pub struct Dead {
     id: NodeId,
     disk: Arc<MemoryEngine>,
     snapshots: Arc<MemorySnapshots>,
+    settings: Settings,
     net: Net,
 }
 
 impl Dead {
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
     pub async fn restart(self) -> Node {
-        Node::start_on(&self.net, self.id, self.disk, self.snapshots, Settings::default()).await
+        Node::start_on(&self.net, self.id, self.disk, self.snapshots, self.settings).await
     }
 }
 
@@ -200,6 +240,18 @@ pub async fn leader(nodes: &[Node]) -> usize {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), found).await.expect("a majority elects a leader")
+}
+
+/// Waits until something holds that nobody tells of.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let held = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), held)
+        .await
+        .unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
 /// Waits until a node has applied these words.

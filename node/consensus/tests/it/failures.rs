@@ -2,10 +2,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
-use node_consensus::{HandleError, ReadError, WriteError};
-use proto::ids::NodeId;
+use node_consensus::{HandleError, ReadError, Settings, WriteError};
+use proto::ids::{GroupId, NodeId};
 
-use crate::cluster::{GROUP, Net, applied, formed, leader};
+use crate::cluster::{GROUP, Message, Net, Node, applied, formed, formed_with, leader};
 
 #[tokio::test]
 async fn the_loss_of_the_leader_costs_no_acknowledged_write() {
@@ -131,15 +131,84 @@ async fn a_disk_that_fails_stops_the_group_and_acknowledges_nothing() {
 }
 
 #[tokio::test]
-async fn a_member_can_not_speak_in_another_members_name_nor_break_a_group_with_garbage() {
+async fn a_state_machine_that_panics_ends_the_agent() {
+    let net = Net::default();
+    let nodes = formed(&net, 1).await;
+    let mut fault = nodes[0].groups.fault();
+    let written = nodes[0].write("unbearable");
+    let told = tokio::time::timeout(Duration::from_secs(10), fault.wait_for(Option::is_some));
+    let (written, told) = tokio::join!(written, told);
+    assert!(written.is_err(), "{written:?}");
+    assert!(told.unwrap().unwrap().as_ref().unwrap().contains("panicked"));
+}
+
+#[tokio::test]
+async fn garbage_breaks_nothing() {
     let net = Net::default();
     let nodes = formed(&net, 1).await;
     for length in 0..64u8 {
         let garbage: Bytes = (0..length).map(|n| n.wrapping_mul(37)).collect();
-        let answer = nodes[0].groups.handle(NodeId(9), GROUP, garbage).await;
-        assert!(answer.is_err() || length > 0);
+        assert!(nodes[0].groups.handle(NodeId(9), GROUP, garbage).await.is_err());
     }
-    let unknown = nodes[0].groups.handle(NodeId(9), proto::ids::GroupId(77), Bytes::new()).await;
-    assert_eq!(unknown, Err(HandleError::UnknownGroup(proto::ids::GroupId(77))));
+    let large = Bytes::from(vec![1; proto::limits::MESSAGE_BYTES_MAX + 1]);
+    assert!(matches!(nodes[0].groups.handle(NodeId(9), GROUP, large).await, Err(HandleError::Malformed(_))));
     nodes[0].write("still here").await.unwrap();
+}
+
+/// Two nodes, the leader first, and the last part of a write between them.
+async fn overheard() -> (Vec<Node>, Message) {
+    let net = Net::default();
+    // No heartbeats in between.
+    let never = Duration::from_secs(3_600);
+    let mut nodes =
+        formed_with(&net, 2, Settings { heartbeat: never, silence: never, ..Settings::default() }).await;
+    let place = leader(&nodes).await;
+    nodes.swap(0, place);
+    nodes[0].write("word").await.unwrap();
+    let message = net.last_message().unwrap();
+    assert_eq!((message.from, message.to), (nodes[0].id, nodes[1].id));
+    (nodes, message)
+}
+
+#[tokio::test]
+async fn a_message_is_taken_only_from_its_sender_and_by_whom_it_is_meant_for() {
+    let (nodes, message) = overheard().await;
+    let (sender, receiver) = (&nodes[0], &nodes[1]);
+    let hand = async |to: &Node, from| to.groups.handle(from, message.group, message.payload.clone()).await;
+    assert!(hand(receiver, sender.id).await.is_ok());
+    assert!(matches!(hand(receiver, NodeId(9)).await, Err(HandleError::Malformed(_))));
+    assert!(matches!(hand(sender, sender.id).await, Err(HandleError::Malformed(_))));
+}
+
+#[tokio::test]
+async fn a_group_that_is_not_here_is_said_not_to_be_here() {
+    let (nodes, message) = overheard().await;
+    let elsewhere = GroupId(77);
+    let answer = nodes[1].groups.handle(message.from, elsewhere, message.payload).await;
+    assert_eq!(answer, Err(HandleError::UnknownGroup(elsewhere)));
+}
+
+#[tokio::test]
+async fn a_hint_of_the_leaders_death_is_enough_and_is_not_needed() {
+    for (silence, hinted) in [(Duration::from_secs(3_600), true), (Settings::default().silence, false)] {
+        let net = Net::default();
+        let mut nodes = formed_with(&net, 3, Settings { silence, ..Settings::default() }).await;
+        let place = leader(&nodes).await;
+        let dead = nodes.remove(place).kill().await;
+        if hinted {
+            for node in &nodes {
+                node.groups.set_suspects(BTreeSet::from([dead.id()]));
+            }
+        }
+        leader(&nodes).await;
+    }
+}
+
+#[tokio::test]
+async fn a_lone_voter_that_nobody_asked_for_a_while_still_leads() {
+    let net = Net::default();
+    let nodes = formed(&net, 1).await;
+    tokio::time::sleep(Settings::default().lease * 3).await;
+    nodes[0].write("word").await.unwrap();
+    assert_eq!(nodes[0].group.read(|words| words.0.len()).await, Ok(1));
 }

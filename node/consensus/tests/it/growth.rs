@@ -1,7 +1,9 @@
-use node_consensus::{ReadError, Settings, WriteError};
-use proto::ids::NodeId;
+use std::time::Duration;
 
-use crate::cluster::{Net, Node, applied, formed, formed_with, ids, leader};
+use node_consensus::{ReadError, Settings, Snapshots as _, WriteError};
+use proto::ids::{GroupId, NodeId};
+
+use crate::cluster::{GROUP, Net, Node, Words, applied, formed, formed_with, ids, leader, until};
 
 #[tokio::test]
 async fn one_voter_becomes_three_and_the_new_ones_have_everything() {
@@ -86,4 +88,65 @@ async fn operations_that_come_together_share_entries_and_keep_their_answers() {
     }
     let entries = nodes[place].group.watch().borrow().last_log - before;
     assert!(entries < 100, "{entries} entries for 200 operations");
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_from_the_snapshot_and_the_log_after_it() {
+    let net = Net::default();
+    let settings = Settings { snapshot_entries: 20, ..Settings::default() };
+    let mut nodes = formed_with(&net, 1, settings).await;
+    let words: Vec<String> = (0..700).map(|n| n.to_string()).collect();
+    for word in &words {
+        nodes[0].write(word).await.unwrap();
+    }
+    let snapshots = nodes[0].snapshots.clone();
+    until("a snapshot", || snapshots.load(GROUP).unwrap().is_some()).await;
+    let back = nodes.remove(0).kill().await.restart().await;
+    let nodes = [back];
+    leader(&nodes).await;
+    assert_eq!(nodes[0].group.read(|words| words.0.clone()).await, Ok(words));
+    nodes[0].write("more").await.unwrap();
+}
+
+#[tokio::test]
+async fn few_large_entries_make_a_snapshot_as_many_small_ones_do() {
+    let net = Net::default();
+    let settings = Settings { snapshot_bytes: 100_000, ..Settings::default() };
+    let nodes = formed_with(&net, 1, settings).await;
+    for _ in 0..3 {
+        nodes[0].write(&"x".repeat(40_000)).await.unwrap();
+    }
+    until("a snapshot", || nodes[0].snapshots.load(GROUP).unwrap().is_some()).await;
+}
+
+#[tokio::test]
+async fn idle_groups_share_their_heartbeats() {
+    const GROUPS: u16 = 16;
+    let net = Net::default();
+    let nodes = formed(&net, 3).await;
+    let mut others = Vec::new();
+    for id in 2..=GROUPS {
+        for node in &nodes {
+            let (disk, snapshots) = (node.disk.clone(), node.snapshots.clone());
+            let opened = node
+                .groups
+                .open(GroupId(id), disk, snapshots, Settings::default(), Words::default())
+                .await
+                .unwrap();
+            opened.initialize(ids(&[1, 2, 3])).await.unwrap();
+            others.push(opened);
+        }
+    }
+    for group in &others {
+        let mut view = group.watch();
+        view.wait_for(|view| view.leader.is_some()).await.unwrap();
+    }
+    let period = Duration::from_secs(2);
+    let before = net.messages();
+    tokio::time::sleep(period).await;
+    let sent = net.messages() - before;
+    let heartbeats = period.as_millis() / Settings::default().heartbeat.as_millis();
+    let unshared = u64::from(GROUPS) * 2 * u64::try_from(heartbeats).unwrap();
+    assert!(sent < unshared / 2, "{sent} messages, and {unshared} if none were shared");
+    assert!(others.iter().all(|group| group.watch().borrow().leader.is_some()), "all are heard");
 }

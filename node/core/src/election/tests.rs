@@ -2,7 +2,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-const PATIENCE: Patience = Patience { lease_ms: 500, jitter_ms: 100, ask_ms: 200, elect_ms: 400 };
+mod model;
+
+const PATIENCE: Patience =
+    Patience { lease_ms: 400, silence_ms: 600, jitter_ms: 100, ask_ms: 200, elect_ms: 400 };
 
 fn voters(ids: &[u64]) -> Vec<BTreeSet<NodeId>> {
     vec![ids.iter().copied().map(NodeId).collect()]
@@ -28,30 +31,30 @@ fn a_leader_that_is_heard_is_left_in_peace() {
 }
 
 #[test]
-fn silence_beyond_the_lease_leads_to_a_question_and_consent_to_an_election() {
+fn long_silence_leads_to_a_question_and_consent_to_an_election() {
     let configs = voters(&[1, 2, 3]);
     let mut driver = Driver::new(PATIENCE, 7);
     let (at, effect) = first_effect(&mut driver, 0, 1_000, view(&configs, 0)).unwrap();
-    assert!((500..=620).contains(&at), "{at}");
+    assert!((600..=720).contains(&at), "{at}");
     let Effect::Ask { round } = effect else { panic!("it must ask first") };
     assert_eq!(driver.consented(at, round, NodeId(2), view(&configs, 0)), Some(Effect::Elect));
 }
 
 #[test]
-fn a_hint_from_the_membership_ends_the_wait_but_not_the_question() {
+fn a_hint_from_the_membership_shortens_the_wait_to_the_lease_and_skips_no_question() {
     let configs = voters(&[1, 2, 3]);
     let mut driver = Driver::new(PATIENCE, 7);
     let suspect = View { leader_suspect: true, ..view(&configs, 0) };
     let (at, effect) = first_effect(&mut driver, 10, 1_000, suspect).unwrap();
-    assert!(at <= 130, "{at}");
+    assert!((400..=520).contains(&at), "{at}");
     assert!(matches!(effect, Effect::Ask { .. }));
 }
 
 #[test]
-fn a_lone_voter_elects_itself_without_asking() {
+fn a_lone_voter_elects_itself_at_once_and_without_asking() {
     let configs = voters(&[1]);
     let mut driver = Driver::new(PATIENCE, 7);
-    assert_eq!(first_effect(&mut driver, 0, 1_000, view(&configs, 0)), Some((500, Effect::Elect)));
+    assert_eq!(first_effect(&mut driver, 0, 1_000, view(&configs, 0)), Some((0, Effect::Elect)));
 }
 
 #[test]
@@ -103,13 +106,46 @@ fn a_failed_election_is_called_again() {
     assert!(elections >= 8, "{elections}");
 }
 
+fn asks(from: u64, their_last: &u64) -> Question<'_, u64> {
+    Question { from: NodeId(from), my_last: &4, their_last }
+}
+
 #[test]
 fn consent_is_given_only_in_silence_and_to_a_log_that_is_not_behind() {
-    assert!(consents(&PATIENCE, Some(500), false, &4, &4));
-    assert!(consents(&PATIENCE, Some(10), true, &4, &5));
-    assert!(!consents(&PATIENCE, Some(499), false, &4, &4));
-    assert!(!consents(&PATIENCE, Some(900), false, &5, &4));
-    assert!(!consents(&PATIENCE, None, true, &4, &4), "a leader hears itself");
+    let configs = voters(&[1, 2, 3]);
+    let calm = || Driver::new(PATIENCE, 7);
+    assert!(calm().consents(400, asks(2, &4), view(&configs, 0)));
+    assert!(calm().consents(400, asks(2, &5), view(&configs, 0)));
+    assert!(!calm().consents(400, asks(2, &3), view(&configs, 0)));
+    assert!(!calm().consents(399, asks(2, &4), view(&configs, 0)), "raft would refuse");
+    let suspect = View { leader_suspect: true, ..view(&configs, 0) };
+    assert!(!calm().consents(399, asks(2, &4), suspect), "whatever the membership says");
+    let leading = View { leading: true, ..view(&configs, 0) };
+    assert!(!calm().consents(900, asks(2, &4), leading), "a leader hears itself");
+}
+
+#[test]
+fn a_consent_binds_until_the_other_has_had_its_time() {
+    let configs = voters(&[1, 2, 3]);
+    let mut driver = Driver::new(PATIENCE, 7);
+    assert!(driver.consents(1_000, asks(3, &4), view(&configs, 0)));
+    assert!(!driver.consents(1_010, asks(2, &4), view(&configs, 0)));
+    assert!(driver.consents(1_020, asks(3, &4), view(&configs, 0)), "its next round");
+    let (at, _) = first_effect(&mut driver, 1_020, 3_000, view(&configs, 0)).unwrap();
+    assert!(at >= 1_220, "it asked at {at}, within the other's time");
+    assert!(!driver.consents(at, asks(0, &4), view(&configs, 0)), "it asks itself now");
+}
+
+#[test]
+fn of_two_equal_replicas_that_ask_at_the_same_time_the_higher_id_goes_on() {
+    let configs = voters(&[1, 2, 3]);
+    for (me, other, gives_way) in [(1, 2, true), (2, 1, false)] {
+        let mut driver = Driver::new(PATIENCE, 7);
+        let seen = View { me: NodeId(me), ..view(&configs, 0) };
+        let (at, _) = first_effect(&mut driver, 0, 2_000, seen).unwrap();
+        assert_eq!(driver.consents(at, asks(other, &4), seen), gives_way);
+        assert_eq!(driver.consented(at, 1, NodeId(other), seen).is_none(), gives_way);
+    }
 }
 
 proptest! {

@@ -1,0 +1,153 @@
+//! What peers send to a node's groups, and what they are answered.
+//!
+//! The sender is who its certificate says, but it may be compromised or mad. So what it sends is
+//! checked for what would make raft panic, allocate without bound, or believe that somebody else
+//! has spoken.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, VoteRequest};
+use proto::ids::{GroupId, NodeId};
+
+use crate::elections::Question;
+use crate::group::Core;
+use crate::groups::{HandleError, Shared};
+use crate::heartbeats;
+use crate::types::{LogId, Types, Vote};
+use crate::wire::{
+    self, AppendAnswer, Heartbeat, HeartbeatsAnswer, PreVoteAnswer, PreVoteRequest, Request, SnapshotAnswer,
+};
+
+/// A snapshot is one group's state, which is in memory.
+const SNAPSHOT_BYTES_MAX: u64 = 4 << 30;
+/// Terms and indexes grow one by one. What is above was not reached that way, and would overflow.
+const COUNT_MAX: u64 = 1 << 60;
+
+/// # Errors
+/// See [`HandleError`].
+pub(crate) async fn handle(
+    shared: &Arc<Shared>,
+    from: NodeId,
+    group: GroupId,
+    payload: &[u8],
+) -> Result<Bytes, HandleError> {
+    let request = wire::decode_request(shared.me, payload)
+        .map_err(|error| HandleError::Malformed(error.to_string()))?;
+    let core = || shared.core(group).ok_or(HandleError::UnknownGroup(group));
+    let encoded = match request {
+        Request::Heartbeats(heartbeats) => wire::encode(&all_heartbeats(shared, from, heartbeats).await?),
+        Request::Append(rpc) => wire::encode(&append(&*core()?, from, rpc).await?),
+        Request::Vote(rpc) => {
+            let core = core()?;
+            check_vote(from, &rpc)?;
+            wire::encode(&core.raft.vote(rpc).await)
+        }
+        Request::Snapshot(rpc) => wire::encode(&snapshot(&*core()?, from, rpc).await?),
+        Request::PreVote(request) => {
+            core()?;
+            check_ids(request.last_log.iter())?;
+            wire::encode(&pre_vote(shared, group, from, request).await?)
+        }
+    };
+    encoded.map_err(|error| HandleError::Malformed(error.to_string()))
+}
+
+async fn all_heartbeats(
+    shared: &Shared,
+    from: NodeId,
+    heartbeats: Vec<Heartbeat>,
+) -> Result<HeartbeatsAnswer, HandleError> {
+    if heartbeats.len() > heartbeats::SHARED_MAX {
+        return Err(malformed("too many heartbeats"));
+    }
+    let answers = heartbeats.into_iter().map(async |heartbeat| {
+        let core = shared.core(GroupId(heartbeat.group))?;
+        let answer = append(&core, from, heartbeat.rpc);
+        tokio::time::timeout(heartbeats::ANSWER_MAX, answer).await.ok()?.ok()
+    });
+    Ok(join_all(answers).await)
+}
+
+async fn append(
+    core: &Core,
+    from: NodeId,
+    rpc: AppendEntriesRequest<Types>,
+) -> Result<AppendAnswer, HandleError> {
+    check_sender(from, &rpc.vote)?;
+    check_ids(rpc.prev_log_id.iter().chain(&rpc.leader_commit).chain(rpc.entries.iter().map(|e| &e.log_id)))?;
+    let first = rpc.prev_log_id.map_or(0, |previous| previous.index + 1);
+    if !(first..).zip(&rpc.entries).all(|(index, entry)| entry.log_id.index == index) {
+        return Err(malformed("entries that do not follow one another"));
+    }
+    let answer = core.raft.append_entries(rpc).await;
+    match &answer {
+        Ok(
+            AppendEntriesResponse::Success
+            | AppendEntriesResponse::PartialSuccess(_)
+            | AppendEntriesResponse::Conflict,
+        ) => core.leader_heard(),
+        Ok(AppendEntriesResponse::HigherVote(_)) | Err(_) => {}
+    }
+    Ok(answer)
+}
+
+async fn snapshot(
+    core: &Core,
+    from: NodeId,
+    rpc: InstallSnapshotRequest<Types>,
+) -> Result<SnapshotAnswer, HandleError> {
+    check_sender(from, &rpc.vote)?;
+    check_ids(rpc.meta.last_log_id.iter())?;
+    let end = rpc.offset.saturating_add(rpc.data.len() as u64);
+    // openraft would fill a gap with zeros, however wide it is.
+    if end > SNAPSHOT_BYTES_MAX || !core.continues_snapshot(&rpc.meta.snapshot_id, rpc.offset, end) {
+        return Err(malformed("a part of a snapshot that does not follow the one before"));
+    }
+    let answer = core.raft.install_snapshot(rpc).await;
+    if answer.is_ok() {
+        core.leader_heard();
+    }
+    Ok(answer)
+}
+
+/// Asks the election driver, which is another task's.
+async fn pre_vote(
+    shared: &Shared,
+    group: GroupId,
+    from: NodeId,
+    request: PreVoteRequest,
+) -> Result<PreVoteAnswer, HandleError> {
+    let (reply, answer) = tokio::sync::oneshot::channel();
+    let question = Question { group, from, last_log: request.last_log, reply };
+    shared.questions.send(question).await.map_err(|_| HandleError::Stopped)?;
+    let consents = answer.await.map_err(|_| HandleError::Stopped)?;
+    Ok(PreVoteAnswer { consents })
+}
+
+fn check_vote(from: NodeId, rpc: &VoteRequest<u64>) -> Result<(), HandleError> {
+    check_sender(from, &rpc.vote)?;
+    check_ids(rpc.last_log_id.iter())
+}
+
+/// Only the sender itself may vote or lead by its message: a member must not move another leader
+/// aside by writing in its name.
+fn check_sender(from: NodeId, vote: &Vote) -> Result<(), HandleError> {
+    if vote.leader_id.node_id != from.0 {
+        return Err(HandleError::Malformed(format!("node {from} speaks in another's name")));
+    }
+    if vote.leader_id.term > COUNT_MAX {
+        return Err(malformed("a term that can not be"));
+    }
+    Ok(())
+}
+
+fn check_ids<'a>(mut ids: impl Iterator<Item = &'a LogId>) -> Result<(), HandleError> {
+    let possible = ids.all(|id| id.index <= COUNT_MAX && id.leader_id.term <= COUNT_MAX);
+    if possible { Ok(()) } else { Err(malformed("a log position that can not be")) }
+}
+
+fn malformed(reason: &str) -> HandleError {
+    HandleError::Malformed(reason.to_owned())
+}
