@@ -238,8 +238,7 @@ impl Sessions {
                     replies.extend(chunk.iter().map(|_| failure.reply(wrote, live, of)));
                     // What comes after a chunk that failed would only wait for the same end.
                     let left = ops.len() - replies.len();
-                    let not_tried = if failure.may_be_executed() { Failure::NoQuorum } else { failure };
-                    replies.extend((0..left).map(|_| not_tried.reply(wrote, live, of)));
+                    replies.extend((0..left).map(|_| Failure::Skipped.reply(wrote, live, of)));
                 }
             }
         }
@@ -262,7 +261,7 @@ impl Sessions {
             turn += 1;
             let failure = match self.attempt(group, asked, way, ops).await {
                 Ok(replies) if !replies.is_empty() => return Ok(replies),
-                Ok(_) => Failure::NotNow("an empty answer".to_owned()),
+                Ok(_) => Failure::Crowded,
                 Err(failure) => failure,
             };
             let repeatable = way == Way::Read || !failure.may_be_executed();
@@ -273,6 +272,7 @@ impl Sessions {
             }
             match failure {
                 Failure::NotLeader { leader: Some(leader) } if Some(leader) != asked => hint = Some(leader),
+                Failure::Crowded => {}
                 Failure::NotLeader { .. }
                 | Failure::NoGroups
                 | Failure::NoLeader
@@ -284,6 +284,7 @@ impl Sessions {
                 | Failure::Rejected { .. }
                 | Failure::Lost { .. }
                 | Failure::Unknown(_)
+                | Failure::Skipped
                 | Failure::Stopped => tokio::time::sleep(PAUSE).await,
             }
         }
@@ -306,3 +307,6 @@ impl Sessions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

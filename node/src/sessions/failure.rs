@@ -35,6 +35,11 @@ pub(super) enum Failure {
     Lost { node: NodeId, reason: String },
     #[error("{0}")]
     Unknown(String),
+    /// The message of an answer was full before this caller's part; it is asked for again.
+    #[error("the answer did not fit one message")]
+    Crowded,
+    #[error("an operation before it, of the same request, failed")]
+    Skipped,
     #[error("the agent is stopping")]
     Stopped,
 }
@@ -53,6 +58,8 @@ impl Failure {
             | Self::NotNow(_)
             | Self::Unreachable { .. }
             | Self::Rejected { .. }
+            | Self::Crowded
+            | Self::Skipped
             | Self::Stopped => false,
         }
     }
@@ -68,8 +75,9 @@ impl Failure {
             | Self::NotNow(_)
             | Self::Unreachable { .. }
             | Self::Lost { .. }
-            | Self::Unknown(_) => true,
-            Self::TooLarge | Self::Rejected { .. } | Self::Stopped => false,
+            | Self::Unknown(_)
+            | Self::Crowded => true,
+            Self::TooLarge | Self::Rejected { .. } | Self::Skipped | Self::Stopped => false,
         }
     }
 
@@ -77,7 +85,9 @@ impl Failure {
     pub(super) fn reply(&self, wrote: bool, live: usize, replicas: usize) -> Reply {
         let text = match self {
             Self::Lost { .. } | Self::Unknown(_) if wrote => format!("TRYAGAIN outcome unknown: {self}"),
-            Self::Busy | Self::Stopped => format!("TRYAGAIN not executed: {self}"),
+            Self::Busy | Self::Crowded | Self::Skipped | Self::Stopped => {
+                format!("TRYAGAIN not executed: {self}")
+            }
             Self::TooLarge | Self::Rejected { .. } => format!("ERR not executed: {self}"),
             Self::NoGroups => format!("CLUSTERDOWN not executed: {self}"),
             Self::NoLeader

@@ -4,7 +4,7 @@
 //! own keyspace. Without a password file anybody who reaches the port, which is on loopback, is the
 //! default user with a keyspace of its own; with one, that user needs the password.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -62,17 +62,17 @@ impl RedisStore {
         invalidation: Invalidation,
         config: &Config,
     ) -> Result<Self, PasswordError> {
-        let password = config.resp.password_file.as_ref().map(read_password).transpose()?;
+        let password = config.resp.password_file.as_deref().map(read_password).transpose()?;
         Ok(Self { sessions, invalidation, node: config.node.name.clone(), password })
     }
 }
 
-fn read_password(path: &PathBuf) -> Result<Password, PasswordError> {
+fn read_password(path: &Path) -> Result<Password, PasswordError> {
     let bytes = files::read_bounded(path, PASSWORD_FILE_BYTES_MAX)
-        .map_err(|source| PasswordError::Read { path: path.clone(), source })?;
+        .map_err(|source| PasswordError::Read { path: path.to_owned(), source })?;
     let text = String::from_utf8_lossy(&bytes);
     match text.lines().next().map(str::trim) {
-        None | Some("") => Err(PasswordError::Empty(path.clone())),
+        None | Some("") => Err(PasswordError::Empty(path.to_owned())),
         Some(line) => Ok(Password::new(line)),
     }
 }
