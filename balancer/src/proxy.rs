@@ -160,22 +160,24 @@ impl Proxy {
         limit: tokio::time::Instant,
     ) -> Result<(Attempt, crate::http::ResponseHead), Given> {
         let mut tried: Vec<usize> = Vec::new();
-        let mut last = String::from("no instance of the app is ready");
+        let mut last: Option<Failed> = None;
         let turn = self.turn(&route.app);
         loop {
             let is_ejected = |backend: &Backend| {
                 self.shared.backends.get(&backend.key).is_some_and(|state| state.is_ejected())
             };
             let Some(place) = pick::round_robin(&route.backends, turn, &tried, is_ejected) else {
-                return Err(Given::Refusal(Refusal::new(503, format!("{}: {last}", route.app))));
+                return Err(Given::Refusal(match last {
+                    Some(failed) => failed.refusal(&route.app),
+                    None => Refusal::new(503, format!("{}: no instance of the app is ready", route.app)),
+                }));
             };
             tried.push(place);
             let failed = match self.try_one(conn, &route.backends[place], head, origin, body, limit).await {
                 Ok(answered) => return Ok(answered),
                 Err(failed) => failed,
             };
-            last = failed.reason();
-            tracing::debug!(app = route.app, reason = last, "a backend did not answer");
+            tracing::debug!(app = route.app, reason = failed.reason(), "a backend did not answer");
             if matches!(failed, Failed::ClientGone) {
                 return Err(Given::ClientGone);
             }
@@ -193,6 +195,7 @@ impl Proxy {
             if !again {
                 return Err(Given::Refusal(failed.refusal(&route.app)));
             }
+            last = Some(failed);
         }
     }
 

@@ -157,11 +157,8 @@ mod tests {
         let (mut body, mut buffer) = (Vec::new(), BytesMut::new());
         for piece in pieces {
             buffer.extend_from_slice(piece);
-            loop {
-                match decoder.decode(&mut buffer)? {
-                    Decoded::Data(data) => body.extend_from_slice(&data),
-                    Decoded::More | Decoded::End => break,
-                }
+            while let Decoded::Data(data) = decoder.decode(&mut buffer)? {
+                body.extend_from_slice(&data);
             }
         }
         Ok((body, decoder.is_done(), buffer.to_vec()))

@@ -1,0 +1,8 @@
+//! The balancer between real clients and real backends, on loopback.
+
+#![allow(clippy::unwrap_used, reason = "a test that can not go on should say where")]
+
+mod backend;
+mod bodies;
+mod faults;
+mod peers;

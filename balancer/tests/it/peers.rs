@@ -1,0 +1,139 @@
+//! Two agents' balancers: the one that has the client, and the one that owns the instance.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use balancer::{Balancer, Settings, Target};
+use rustls_pki_types::ServerName;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+
+use crate::backend::{Server, backend, listening, ok, snapshot};
+
+/// An owner behind TLS, and what a client needs to trust it.
+struct Owner {
+    balancer: Arc<Balancer>,
+    target: Target,
+    _tasks: TaskTracker,
+}
+
+fn certificate() -> (rustls::ServerConfig, Arc<rustls::ClientConfig>) {
+    let made = rcgen::generate_simple_self_signed(vec!["owner.test".to_owned()]).unwrap();
+    let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let server = rustls::ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).unwrap();
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    (server, Arc::new(client))
+}
+
+async fn owner(server: rustls::ServerConfig) -> Owner {
+    let balancer = Arc::new(Balancer::start(Settings::default()).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address: SocketAddr = listener.local_addr().unwrap();
+    let acceptor = TlsAcceptor::from(Arc::new(server));
+    let (serving, tasks) = (Arc::clone(&balancer), TaskTracker::new());
+    tasks.spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            if let Ok(tls) = acceptor.accept(tcp).await {
+                serving.serve_peer(tls);
+            }
+        }
+    });
+    let target = Target::Peer { address, name: ServerName::try_from("owner.test").unwrap() };
+    Owner { balancer, target, _tasks: tasks }
+}
+
+#[tokio::test]
+async fn a_request_reaches_another_servers_instance_through_its_agent() {
+    let (server, client) = certificate();
+    let owner = owner(server).await;
+    let instance = Server::start(|text| {
+        assert!(!text.to_lowercase().contains("holdfast-instance"), "{text}");
+        ok(if text.contains("X-Forwarded-For: 127.0.0.1\r\n") { "served" } else { "?" })
+    })
+    .await;
+    owner.balancer.serve_instance("shop", "7", instance.address);
+    let (front, address) = listening(Some(client));
+    front.publish(snapshot(vec![backend("7", owner.target.clone())]));
+    for _ in 0..5 {
+        let answer = reqwest::get(format!("http://{address}/")).await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), "served");
+    }
+}
+
+#[tokio::test]
+async fn what_the_owner_refuses_was_not_executed_and_even_a_post_goes_elsewhere() {
+    let (server, client) = certificate();
+    let owner = owner(server).await;
+    let stopped = Server::start(|_| ok("stopped")).await;
+    owner.balancer.serve_instance("shop", "7", stopped.address);
+    owner.balancer.stop_instance("shop", "7");
+    let other = Server::start(|_| ok("other")).await;
+    let (front, address) = listening(Some(client));
+    front.publish(snapshot(vec![
+        backend("7", owner.target.clone()),
+        backend("8", Target::Local(other.address)),
+    ]));
+    let http = reqwest::Client::new();
+    for _ in 0..6 {
+        let answer = http.post(format!("http://{address}/")).body("pay").send().await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), "other");
+    }
+    assert_eq!((stopped.count(), other.count()), (0, 6));
+    // Nobody left: the refusal is told, without the mark that agents use among themselves.
+    front.publish(snapshot(vec![backend("7", owner.target.clone())]));
+    let answer = http.post(format!("http://{address}/")).body("pay").send().await.unwrap();
+    assert_eq!(answer.status(), 503);
+    assert!(answer.headers().get("holdfast-refused").is_none());
+}
+
+#[tokio::test]
+async fn a_client_can_not_choose_an_instance_by_itself() {
+    let (server, client) = certificate();
+    let owner = owner(server).await;
+    let (right, wrong) = (Server::start(|_| ok("right")).await, Server::start(|_| ok("wrong")).await);
+    owner.balancer.serve_instance("shop", "7", right.address);
+    owner.balancer.serve_instance("admin", "1", wrong.address);
+    let (front, address) = listening(Some(client));
+    front.publish(snapshot(vec![backend("7", owner.target.clone())]));
+    let http = reqwest::Client::new();
+    let answer =
+        http.get(format!("http://{address}/")).header("Holdfast-Instance", "admin/1").send().await.unwrap();
+    assert_eq!(answer.text().await.unwrap(), "right");
+}
+
+#[tokio::test]
+async fn a_drain_ends_when_the_last_request_from_a_peer_has_ended() {
+    let (server, client) = certificate();
+    let owner = owner(server).await;
+    let slow = Server::start(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        ok("done")
+    })
+    .await;
+    owner.balancer.serve_instance("shop", "7", slow.address);
+    let (front, address) = listening(Some(client));
+    front.publish(snapshot(vec![backend("7", owner.target.clone())]));
+    let tasks = TaskTracker::new();
+    let get = tasks.spawn(async move {
+        reqwest::get(format!("http://{address}/")).await.unwrap().text().await.unwrap()
+    });
+    while slow.count() == 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    owner.balancer.stop_instance("shop", "7");
+    owner.balancer.drained("shop", "7").await;
+    assert_eq!(get.await.unwrap(), "done");
+}
