@@ -181,3 +181,6 @@ impl Control {
 
 /// The control log is group 0.
 const GROUP: GroupId = GroupId::CONTROL;
+
+#[cfg(test)]
+mod tests;

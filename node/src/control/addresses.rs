@@ -1,4 +1,5 @@
-//! Where the members are, told to the mesh as the log has it.
+//! Where the members are, as the log has it: told to the mesh, and to the gossip, which may not have
+//! heard of them.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,6 +8,7 @@ use proto::ids::NodeId;
 use tokio_util::sync::CancellationToken;
 
 use super::Control;
+use crate::identity::KnownPeer;
 
 /// Follows the log's addresses. One that gossip has brought since is newer than a record that has not
 /// changed, so a record is told once.
@@ -18,6 +20,8 @@ pub(super) async fn run(control: Control, stop: CancellationToken) {
         for (node, record) in now.members().filter(|(node, _)| *node != control.me()) {
             if told.insert(node, record.peer_addr) != Some(record.peer_addr) {
                 control.inner.mesh.learn(node, record.peer_addr);
+                let known = KnownPeer { node, peer: record.peer_addr, gossip: record.gossip_addr };
+                control.inner.members.introduce(std::iter::once(known));
             }
         }
         tokio::select! {
