@@ -4,8 +4,8 @@
 //! this module holds addresses, sizes and roles, never text. A key that nobody knows is an error
 //! that names the nearest one, because a silently ignored setting is found on the day it matters.
 
-mod layers;
 mod keys;
+mod layers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
@@ -241,7 +241,10 @@ impl RawNode {
     fn check(self) -> Result<Node, ConfigError> {
         let roles = self.roles.unwrap_or_else(|| ROLES.iter().map(|role| (*role).to_owned()).collect());
         if let Some(odd) = roles.iter().find(|role| !ROLES.contains(&role.as_str())) {
-            return Err(ConfigError::invalid("node.roles", format!("no such role: {odd:?}; there are {ROLES:?}")));
+            return Err(ConfigError::invalid(
+                "node.roles",
+                format!("no such role: {odd:?}; there are {ROLES:?}"),
+            ));
         }
         let capacity = self.capacity.unwrap_or(1.0);
         if !(capacity.is_finite() && capacity > 0.0) {
@@ -266,7 +269,10 @@ impl RawNetwork {
             Some(address) => address,
             None if !bind.is_unspecified() => bind,
             None => outward_address().ok_or_else(|| {
-                ConfigError::invalid("network.advertise", "not set, and this server has no route to tell it from")
+                ConfigError::invalid(
+                    "network.advertise",
+                    "not set, and this server has no route to tell it from",
+                )
             })?,
         };
         if advertise.is_unspecified() {
@@ -306,7 +312,10 @@ fn loopback(key: &str, address: SocketAddr) -> Result<SocketAddr, ConfigError> {
     if address.ip().is_loopback() {
         return Ok(address);
     }
-    Err(ConfigError::invalid(key, format!("{address} is not a loopback address, and this port has no authentication")))
+    Err(ConfigError::invalid(
+        key,
+        format!("{address} is not a loopback address, and this port has no authentication"),
+    ))
 }
 
 /// A name that fits a DNS label, since names become parts of host names and paths.
@@ -344,9 +353,9 @@ fn seed_address(seed: &str) -> Result<SocketAddr, ConfigError> {
 
 fn ports(text: &str) -> Result<RangeInclusive<u16>, ConfigError> {
     let range = text.split_once('-').and_then(|(low, high)| Some(low.parse().ok()?..=high.parse().ok()?));
-    range
-        .filter(|range| *range.start() >= 1024 && range.start() <= range.end())
-        .ok_or_else(|| ConfigError::invalid("apps.ports", format!("{text:?} is not LOW-HIGH with LOW >= 1024")))
+    range.filter(|range| *range.start() >= 1024 && range.start() <= range.end()).ok_or_else(|| {
+        ConfigError::invalid("apps.ports", format!("{text:?} is not LOW-HIGH with LOW >= 1024"))
+    })
 }
 
 /// `512M`, `2G`, `65536`: powers of 1,024.

@@ -56,7 +56,8 @@ pub(super) fn merged(
 ) -> Result<Table, ConfigError> {
     let mut table = Table::new();
     for file in files(path)? {
-        let text = fs::read_to_string(&file).map_err(|source| ConfigError::Read { path: file.clone(), source })?;
+        let text =
+            fs::read_to_string(&file).map_err(|source| ConfigError::Read { path: file.clone(), source })?;
         let origin = file.display().to_string();
         let layer: Table = text
             .parse()

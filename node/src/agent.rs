@@ -1,0 +1,354 @@
+//! The agent's life: start the parts in the order in which they need each other, serve, stop.
+//!
+//! ```text
+//!   identity ─▶ databases ─▶ mesh ─▶ members ─▶ control ─▶ sessions, deploy, invalidation
+//!                                                   │
+//!                 joining ──(control log caught up)─┘─▶ syncing ──(apps run)──▶ ready
+//!                                                                                │ SIGTERM
+//!                                                       left ◀── draining ◀──────┘
+//! ```
+//!
+//! Every socket is bound before the first part starts, so that a port in use is told at once and
+//! nothing has to be taken back. Traffic comes when the node says that it is ready, not before.
+
+mod ports;
+mod signals;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use node_consensus::Groups;
+use node_security::SecurityError;
+use node_storage::{Database, DirLock, Facts, StorageError, files};
+use proto::peer::Phase;
+
+use crate::api::admin;
+use crate::api::balancer::BalancerApi;
+use crate::api::cluster::ClusterApi;
+use crate::api::control::ControlApi;
+use crate::api::metrics::Metrics;
+use crate::api::sockets::{self, PublicApi, SocketError};
+use crate::api::status::StatusSource;
+use crate::config::Config;
+use crate::control::{Control, ControlParts};
+use crate::deploy::{Deploy, DeployParts};
+use crate::fence::EpochFence;
+use crate::identity::{Identity, IdentityError};
+use crate::invalidate::{Invalidation, InvalidationParts};
+use crate::members::{Members, MembersParts};
+use crate::mesh::Mesh;
+use crate::mesh::listen::{self, Accepted};
+use crate::mesh::service::PeerApi;
+use crate::routing::Routing;
+use crate::sessions::{Sessions, SessionsParts};
+use crate::tasks::Tasks;
+
+use ports::Ports;
+
+/// How long a starting node waits for the control log before it serves what it knew: after a
+/// crash of most of the farm there may be nobody to catch up with, and the serving plane must not
+/// wait for the control plane.
+const CATCH_UP_MAX: Duration = Duration::from_secs(20);
+/// How long it then waits for its apps before it takes traffic for those that run.
+const APPS_MAX: Duration = Duration::from_secs(120);
+/// Between saying *draining* and closing the doors: the others' balancers have heard by then.
+const DRAIN_PAUSE: Duration = Duration::from_millis(300);
+/// Requests that are being answered may finish.
+const BALANCER_GRACE: Duration = Duration::from_secs(10);
+/// What does not stop by itself by then is left to the process's end.
+const STOP_MAX: Duration = Duration::from_secs(30);
+/// sled's page cache; the state lives in memory anyway.
+const CACHE_BYTES: u64 = 8 << 20;
+/// Connections waiting between accept and the part that they are for.
+const ACCEPTED_QUEUE: usize = 64;
+
+/// Why the agent could not start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("can not open {}: {source}", path.display())]
+    Storage { path: PathBuf, source: StorageError },
+    #[error("can not listen on {address} ({what}): {source}")]
+    Bind { what: &'static str, address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error("can not use this node's certificate: {0}")]
+    Security(#[from] SecurityError),
+    #[error("can not start {part}: {reason}")]
+    Start { part: &'static str, reason: String },
+    #[error("can not listen for signals: {0}")]
+    Signals(io::Error),
+    #[error("{0}")]
+    Fault(String),
+}
+
+/// Runs the agent until it is told to stop (SIGTERM, SIGINT) or has to.
+///
+/// # Errors
+/// What kept it from starting, or the fault that ended it.
+pub async fn run(config: Config) -> Result<(), AgentError> {
+    let signals = signals::Signals::new().map_err(AgentError::Signals)?;
+    let storage = |path: &PathBuf| {
+        let path = path.clone();
+        move |source| AgentError::Storage { path, source }
+    };
+    let data_dir = &config.node.data_dir;
+    let _alone = DirLock::acquire(data_dir).map_err(storage(data_dir))?;
+    let identity = Arc::new(Identity::load(data_dir)?);
+    let ports = Ports::bind(&config).await?;
+    let tasks = Tasks::new();
+    tracing::info!(
+        cluster = %identity.cluster, node = %identity.node, name = identity.name,
+        generation = %identity.generation, "starting"
+    );
+    let parts = start(&config, &identity, ports, &tasks).await;
+    let agent = match parts {
+        Ok(agent) => agent,
+        Err(error) => {
+            tasks.stop().cancel();
+            tasks.drained().await;
+            return Err(error);
+        }
+    };
+    tasks.essential("arrival", agent.clone().arrive(tasks.clone()));
+    let stop = tasks.stop();
+    tokio::select! {
+        name = signals.received() => tracing::info!(signal = name, "stopping"),
+        () = stop.cancelled() => {}
+    }
+    agent.depart(&tasks).await;
+    match tasks.failure() {
+        None => Ok(()),
+        Some(reason) => Err(AgentError::Fault(reason.to_owned())),
+    }
+}
+
+/// The parts that the agent's own life needs.
+#[derive(Clone)]
+struct Agent {
+    control: Control,
+    members: Members,
+    deploy: Deploy,
+    balancer: Arc<balancer::Balancer>,
+}
+
+impl Agent {
+    /// From *joining* to *ready*.
+    async fn arrive(self, tasks: Tasks) {
+        self.members.publish(|state| state.set_phase(Phase::Syncing));
+        if let Err(error) = self.control.catch_up(CATCH_UP_MAX).await {
+            tracing::warn!(%error, "going on with what this node knew: the control log can not be caught up with");
+        }
+        self.deploy.go();
+        if tokio::time::timeout(APPS_MAX, self.deploy.settled()).await.is_err() {
+            tracing::warn!("an app is not ready yet; taking traffic for the others");
+        }
+        self.members.publish(|state| state.set_phase(Phase::Ready));
+        tracing::info!("ready");
+        tasks.stop().cancelled().await;
+    }
+
+    /// Out of the others' balancers first, then the doors, then the apps, then everything.
+    async fn depart(&self, tasks: &Tasks) {
+        self.members.publish(|state| {
+            state.set_phase(Phase::Draining);
+            state.draining = true;
+        });
+        tokio::time::sleep(DRAIN_PAUSE).await;
+        self.balancer.shutdown(BALANCER_GRACE).await;
+        self.deploy.stop_all().await;
+        tasks.stop().cancel();
+        if tokio::time::timeout(STOP_MAX, tasks.drained()).await.is_err() {
+            tracing::warn!("some tasks did not end in time");
+        }
+    }
+}
+
+async fn start(
+    config: &Config,
+    identity: &Arc<Identity>,
+    ports: Ports,
+    tasks: &Tasks,
+) -> Result<Agent, AgentError> {
+    let stores = Stores::open(config)?;
+    let client_tls = node_security::client_config(&identity.tls, &[listen::ALPN_RPC])?;
+    let proxy_tls = node_security::client_config(&identity.tls, &[listen::ALPN_PROXY])?;
+    let server_tls = node_security::server_config(&identity.tls, &[listen::ALPN_RPC, listen::ALPN_PROXY])?;
+    let mesh = Mesh::new(identity.node, identity.cluster, client_tls, tasks.clone());
+    for peer in &identity.peers {
+        mesh.learn(peer.node, peer.peer);
+    }
+    mesh.learn(identity.node, config.peer_advertise());
+    let fence = EpochFence::open(Arc::clone(&stores.facts)).map_err(start_error("the epoch fence"))?;
+    let members = Members::start(MembersParts {
+        identity: Arc::clone(identity),
+        config: config.clone(),
+        mesh: mesh.clone(),
+        tasks: tasks.clone(),
+    })
+    .map_err(start_error("the membership"))?;
+    let groups = Groups::new(identity.node, Arc::new(mesh.clone()), tasks.tracker().clone(), tasks.stop());
+    let control = Control::start(ControlParts {
+        identity: Arc::clone(identity),
+        groups: groups.clone(),
+        database: Arc::clone(&stores.control),
+        snapshots: stores.snapshots.clone(),
+        mesh: mesh.clone(),
+        members: members.clone(),
+        fence: fence.clone(),
+        tasks: tasks.clone(),
+    })
+    .await
+    .map_err(start_error("the control log"))?;
+    let balancer = Arc::new(start_balancer(config, proxy_tls).map_err(start_error("the balancer"))?);
+    let sessions = Sessions::start(SessionsParts {
+        groups: groups.clone(),
+        database: Arc::clone(&stores.sessions),
+        snapshots: stores.snapshots.clone(),
+        mesh: mesh.clone(),
+        control: control.clone(),
+        members: members.clone(),
+        config: config.clone(),
+        tasks: tasks.clone(),
+    })
+    .await
+    .map_err(start_error("the session groups"))?;
+    let deploy = Deploy::start(DeployParts {
+        identity: Arc::clone(identity),
+        config: config.clone(),
+        mesh: mesh.clone(),
+        control: control.clone(),
+        members: members.clone(),
+        fence,
+        balancer: Arc::clone(&balancer),
+        tasks: tasks.clone(),
+    })
+    .await
+    .map_err(start_error("the apps"))?;
+    let invalidation = Invalidation::start(InvalidationParts {
+        generation: identity.generation,
+        mesh: mesh.clone(),
+        members: members.clone(),
+        tasks: tasks.clone(),
+    });
+    let routing = Routing::start(Arc::clone(&balancer), &members, control.watch(), tasks);
+    let agent =
+        Agent { control: control.clone(), members: members.clone(), deploy: deploy.clone(), balancer };
+    let peers = PeerApi {
+        identity: Arc::clone(identity),
+        groups,
+        control: control.clone(),
+        members: members.clone(),
+        sessions: sessions.clone(),
+        deploy: deploy.clone(),
+        invalidation: invalidation.clone(),
+    };
+    let status = StatusSource::new(control.clone(), control.group_view(), members.view());
+    let api = PublicApi {
+        cluster: Arc::new(ClusterApi {
+            status: status.clone(),
+            control: control.clone(),
+            ca_digest: node_security::ca_digest(identity.tls.ca_der()),
+            advertise: config.peer_advertise(),
+        }),
+        control: Arc::new(ControlApi { status: status.clone() }),
+        apps: Arc::new(crate::deploy::service::AppApi::new(deploy, control.clone(), members)),
+        sessions: Arc::new(crate::sessions::service::SessionApi::new(sessions.clone())),
+        cache: Arc::new(crate::invalidate::service::CacheApi::new(invalidation.clone())),
+        balancer: Arc::new(BalancerApi { routing: routing.clone() }),
+        health: sockets::health().await,
+    };
+    let doors = Doors { ports, status, routing, peers, api, control, sessions, invalidation, server_tls };
+    doors.open(config, &agent, tasks)?;
+    Ok(agent)
+}
+
+/// What is durable on this node.
+struct Stores {
+    control: Arc<Database>,
+    sessions: Arc<Database>,
+    facts: Arc<Facts>,
+    snapshots: PathBuf,
+}
+
+impl Stores {
+    fn open(config: &Config) -> Result<Self, AgentError> {
+        let open = |name: &str| {
+            let path = config.node.data_dir.join(name);
+            Database::open(&path, node_storage::Options { cache_bytes: CACHE_BYTES })
+                .map_err(|source| AgentError::Storage { path, source })
+        };
+        let control = open("control.db")?;
+        let sessions = open("sessions.db")?;
+        let snapshots = config.node.data_dir.join("snapshots");
+        files::create_dir_durably(&snapshots)
+            .map_err(|source| AgentError::Storage { path: snapshots.clone(), source })?;
+        let facts = Arc::new(Facts::new(Arc::clone(&control)));
+        Ok(Self { control, sessions, facts, snapshots })
+    }
+}
+
+/// Everything that answers, started last.
+struct Doors {
+    ports: Ports,
+    status: StatusSource,
+    routing: Routing,
+    peers: PeerApi,
+    api: PublicApi,
+    control: Control,
+    sessions: Sessions,
+    invalidation: Invalidation,
+    server_tls: Arc<rustls::ServerConfig>,
+}
+
+impl Doors {
+    fn open(self, config: &Config, agent: &Agent, tasks: &Tasks) -> Result<(), AgentError> {
+        let (rpc, rpc_accepted) = tokio::sync::mpsc::channel(ACCEPTED_QUEUE);
+        let (proxy, mut proxied) = tokio::sync::mpsc::channel(ACCEPTED_QUEUE);
+        let accepted = Accepted { rpc, proxy };
+        tasks.essential("peer port", listen::run(self.ports.peer, self.server_tls, accepted, tasks.clone()));
+        let balancer = Arc::clone(&agent.balancer);
+        tasks.essential("proxied requests", async move {
+            while let Some(stream) = proxied.recv().await {
+                balancer.serve_peer(stream);
+            }
+        });
+        let grpc =
+            sockets::peer_server(rpc_accepted, self.control, self.peers, self.api.clone(), tasks.clone())?;
+        tasks.essential("peer gRPC", grpc);
+        let operators = sockets::operators(self.ports.operators, self.api.clone(), tasks.clone())?;
+        tasks.essential("operators' socket", operators);
+        tasks.essential("apps' socket", sockets::apps(self.ports.apps, self.api, tasks.clone()));
+        let metrics = Metrics::new(self.routing);
+        tasks.essential("admin port", admin::run(self.ports.admin, self.status, metrics, tasks.clone()));
+        let store = crate::sessions::redis::RedisStore::new(self.sessions, self.invalidation, config)
+            .map_err(start_error("the Redis port"))?;
+        let (tracker, stop) = (tasks.tracker().clone(), tasks.stop());
+        tasks.essential(
+            "Redis port",
+            node_resp::serve(self.ports.resp, store, node_resp::Limits::default(), tracker, stop),
+        );
+        Ok(())
+    }
+}
+
+fn start_balancer(
+    config: &Config,
+    tls: Arc<rustls::ClientConfig>,
+) -> Result<balancer::Balancer, balancer::StartError> {
+    balancer::Balancer::start(balancer::Settings {
+        http: config.balancer.http.clone(),
+        workers: config.balancer.workers,
+        trusted_proxies: config.balancer.trusted_proxies.clone(),
+        tls: Some(tls),
+        ..balancer::Settings::default()
+    })
+}
+
+fn start_error<E: std::fmt::Display>(part: &'static str) -> impl FnOnce(E) -> AgentError {
+    move |error| AgentError::Start { part, reason: error.to_string() }
+}
