@@ -5,6 +5,7 @@ pub mod apps;
 mod cache;
 mod controller;
 pub mod deploy;
+pub mod join;
 mod members;
 mod session;
 pub mod status;
@@ -26,9 +27,10 @@ pub fn run(line: Line) -> Result<(), Failure> {
     match line.verb {
         Verb::Demo(options) => demo::run(options),
         Verb::SampleShop => shop::run(),
-        verb @ (Verb::Agent { .. } | Verb::Init { .. } | Verb::Join(_) | Verb::ExecInstance { .. }) => {
-            agent::run(verb)
-        }
+        Verb::Agent { config, set } => agent::run(config.as_deref(), &set),
+        Verb::ExecInstance { arguments } => Err(agent::exec_instance(&arguments)),
+        Verb::Init { config } => join::run_init(config.as_deref()),
+        Verb::Join(line) => join::run_join(&line),
         verb @ (Verb::Status(_)
         | Verb::Members(_)
         | Verb::Controller(_)

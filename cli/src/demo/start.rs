@@ -22,7 +22,8 @@ use crate::failure::Failure;
 use crate::local;
 use crate::output::short;
 use crate::progress::Progress;
-use crate::verbs::agent::{init, join, load};
+use crate::verbs::agent::load;
+use crate::verbs::join::{init, join};
 use crate::verbs::{apps, deploy, status, token, upload};
 
 /// One agent that starts on a busy machine: databases, keys, first election.
