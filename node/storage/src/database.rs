@@ -20,7 +20,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -41,7 +41,7 @@ const SHARED_MAX: usize = 512;
 const RANGE_STEP_KEYS: usize = 256;
 /// sled keeps values up to a quarter of a segment in its log; larger ones become files of their own,
 /// which it never syncs.
-const VALUE_BYTES_MAX: usize = 4_000;
+pub(crate) const VALUE_BYTES_MAX: usize = 4_000;
 
 /// How a database is opened.
 #[derive(Debug, Clone, Copy)]
@@ -86,6 +86,7 @@ impl Database {
     /// [`StorageError::Corrupt`] when sled finds its file damaged, be it with an error or a panic.
     pub fn open(folder: &Path, options: Options) -> Result<Arc<Self>, StorageError> {
         files::create_dir_durably(folder)?;
+        sync::everything(folder)?;
         let config = sled::Config::new()
             .path(folder)
             .cache_capacity(options.cache_bytes)
@@ -99,15 +100,13 @@ impl Database {
             Ok(Err(error)) => return Err(corrupt(error.to_string())),
             Err(panic) => return Err(corrupt(panic_text(&*panic))),
         };
-        // The files that sled has just made are in their folder after a power cut as well.
+        // What sled has just made or repaired is there after a power cut as well.
         db.flush().map_err(|error| corrupt(error.to_string()))?;
-        let sync = Sync::of_sled(folder)?;
-        sync.data().map_err(StorageError::file("sync", folder))?;
-        files::sync_dir(folder)?;
-        Ok(Self::start(db, sync, folder.to_owned()))
+        sync::everything(folder)?;
+        Ok(Self::start(db, Sync::of_sled(folder)?, folder))
     }
 
-    fn start(db: sled::Db, sync: Sync, folder: PathBuf) -> Arc<Self> {
+    fn start(db: sled::Db, sync: Sync, folder: &Path) -> Arc<Self> {
         let shared = Arc::new(Shared::default());
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let committer =
@@ -260,4 +259,33 @@ impl Committer {
 fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "sled panicked".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn put(database: &Database, key: &[u8]) -> Result<(), EngineError> {
+        let mut batch = Batch::default();
+        batch.put(key.to_vec(), vec![1]);
+        let (tell, told) = mpsc::channel();
+        database.commit(batch, Box::new(move |result| tell.send(result).unwrap()));
+        told.recv().unwrap()
+    }
+
+    #[test]
+    fn after_a_failed_sync_nothing_is_acknowledged_any_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = sled::Config::new().path(dir.path()).flush_every_ms(None).open().unwrap();
+        // A device that can not be synced (EINVAL).
+        let sync = Sync::of(Path::new("/dev/null")).unwrap();
+        let database = Database::start(db, sync, dir.path());
+        let refused = put(&database, b"one").unwrap_err();
+        assert!(refused.0.starts_with("fsync"), "{refused}");
+        assert_eq!(put(&database, b"two"), Err(refused), "the first error is the last word");
+        assert_eq!(database.get(b"two"), Ok(None));
+        assert_eq!(database.stats().syncs, 0);
+    }
 }

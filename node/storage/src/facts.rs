@@ -4,6 +4,7 @@ use std::sync::{Arc, mpsc};
 
 use node_consensus::{Batch, Engine as _};
 
+use crate::database::VALUE_BYTES_MAX;
 use crate::{Database, StorageError};
 
 /// Above every raft group's keys: group 65,535 does not exist.
@@ -29,8 +30,11 @@ impl Facts {
     /// that may.
     ///
     /// # Errors
-    /// When it may not be on disk.
+    /// When it is larger than a fact may be, or may not be on disk.
     pub fn put(&self, name: &str, value: &[u8]) -> Result<(), StorageError> {
+        if value.len() > VALUE_BYTES_MAX {
+            return Err(StorageError::FactTooLarge { name: name.to_owned(), bytes: value.len() });
+        }
         let mut batch = Batch::default();
         batch.put(key(name), value.to_vec());
         let (tell, told) = mpsc::sync_channel(1);
@@ -42,4 +46,23 @@ impl Facts {
 
 fn key(name: &str) -> Vec<u8> {
     [PREFIX, name.as_bytes()].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Options;
+
+    #[test]
+    fn a_fact_is_there_after_a_restart_and_one_that_is_too_large_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || Facts::new(Database::open(dir.path(), Options { cache_bytes: 1 << 20 }).unwrap());
+        let facts = open();
+        assert_eq!(facts.get("epoch").unwrap(), None);
+        facts.put("epoch", b"7").unwrap();
+        let large = facts.put("epoch", &[0; VALUE_BYTES_MAX + 1]);
+        assert!(matches!(large, Err(StorageError::FactTooLarge { .. })));
+        drop(facts);
+        assert_eq!(open().get("epoch").unwrap(), Some(b"7".to_vec()));
+    }
 }

@@ -36,6 +36,8 @@ pub enum StorageError {
     File { action: &'static str, path: PathBuf, source: io::Error },
     #[error("{} has {bytes} bytes, more than the {max} that it may have", path.display())]
     TooLarge { path: PathBuf, bytes: u64, max: u64 },
+    #[error("the fact {name} has {bytes} bytes, more than a fact may have")]
+    FactTooLarge { name: String, bytes: usize },
     /// Moving the folder aside and joining anew, under a new identity, is the way back.
     #[error("the database {} is damaged: {reason}", path.display())]
     Corrupt { path: PathBuf, reason: String },
@@ -57,6 +59,7 @@ impl From<StorageError> for io::Error {
         let kind = match &error {
             StorageError::File { source, .. } => source.kind(),
             StorageError::TooLarge { .. }
+            | StorageError::FactTooLarge { .. }
             | StorageError::Corrupt { .. }
             | StorageError::Locked(_)
             | StorageError::Stopped(_) => io::ErrorKind::Other,

@@ -1,11 +1,13 @@
 //! Snapshots of raft groups: one file each, with a checksum.
 
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use node_consensus::{EngineError, Snapshots};
 use proto::ids::GroupId;
 
-use crate::files;
+use crate::StorageError;
+use crate::files::{self, DurableFile};
 
 const MAGIC: &[u8; 8] = b"HFSNAP1\n";
 /// The state of one group, which is in memory as well.
@@ -28,24 +30,36 @@ impl SnapshotFiles {
 
 impl Snapshots for SnapshotFiles {
     fn save(&self, group: GroupId, bytes: &[u8]) -> Result<(), EngineError> {
-        let whole = [&MAGIC[..], blake3::hash(bytes).as_bytes(), bytes].concat();
-        files::write_atomically(&self.path(group), &whole, 0o600)
-            .map_err(|error| EngineError(error.to_string()))
+        let path = self.path(group);
+        let write = || -> Result<(), StorageError> {
+            let mut file = DurableFile::create(&path, 0o600)?;
+            for part in [&MAGIC[..], blake3::hash(bytes).as_bytes(), bytes] {
+                file.write_all(part).map_err(StorageError::file("write", &path))?;
+            }
+            file.finish()
+        };
+        write().map_err(|error| EngineError(error.to_string()))
     }
 
     fn load(&self, group: GroupId) -> Result<Option<Vec<u8>>, EngineError> {
         let path = self.path(group);
-        if !path.exists() {
-            return Ok(None);
-        }
-        let whole = files::read_bounded(&path, BYTES_MAX).map_err(|error| EngineError(error.to_string()))?;
+        let mut whole = match files::read_bounded(&path, BYTES_MAX) {
+            Ok(whole) => whole,
+            // Any other error must not pass for "there is none": the log before a snapshot is gone.
+            Err(StorageError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Ok(None);
+            }
+            Err(error) => return Err(EngineError(error.to_string())),
+        };
         let damaged = || EngineError(format!("the snapshot {} is damaged", path.display()));
         let rest = whole.strip_prefix(&MAGIC[..]).ok_or_else(damaged)?;
         let (sum, bytes) = rest.split_first_chunk::<32>().ok_or_else(damaged)?;
         if blake3::hash(bytes) != blake3::Hash::from(*sum) {
             return Err(damaged());
         }
-        Ok(Some(bytes.to_vec()))
+        let head = whole.len() - bytes.len();
+        whole.drain(..head);
+        Ok(Some(whole))
     }
 }
 
@@ -67,5 +81,8 @@ mod tests {
         assert!(files.load(GroupId(3)).is_err());
         std::fs::write(&path, b"HF").unwrap();
         assert!(files.load(GroupId(3)).is_err());
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        assert!(files.load(GroupId(3)).is_err(), "what can not be read is not what is not there");
     }
 }

@@ -11,6 +11,8 @@ use node_consensus::{Batch, Engine as _};
 use node_storage::{Database, Options};
 
 const FOLDER: &str = "STORAGE_WRITER_FOLDER";
+/// The last number that an earlier writer has written.
+const AFTER: &str = "STORAGE_WRITER_AFTER";
 /// Keys are written over and over, so that an old value in place of a newer one is seen as well.
 pub const KEYS: u64 = 50;
 pub const OPTIONS: Options = Options { cache_bytes: 1 << 20 };
@@ -19,9 +21,13 @@ pub const OPTIONS: Options = Options { cache_bytes: 1 << 20 };
 #[test]
 fn child_that_writes_until_it_is_killed() {
     let Ok(folder) = std::env::var(FOLDER) else { return };
-    let database = Database::open(Path::new(&folder), OPTIONS).unwrap();
+    let folder = Path::new(&folder);
+    let database = Database::open(folder, OPTIONS).unwrap();
+    // Shows whether a model of a disk stands below this process.
+    std::fs::File::create(folder.join("probe")).unwrap().sync_data().unwrap();
+    let after: u64 = std::env::var(AFTER).map_or(0, |after| after.parse().unwrap());
     let mut out = std::io::stdout().lock();
-    for n in 1u64.. {
+    for n in after + 1.. {
         let mut batch = Batch::default();
         batch.put((n % KEYS).to_be_bytes().to_vec(), [&n.to_be_bytes()[..], &[7; 500]].concat());
         let (tell, told) = mpsc::channel();
@@ -36,51 +42,68 @@ fn child_that_writes_until_it_is_killed() {
 pub struct Writer {
     child: Child,
     lines: std::io::Lines<BufReader<ChildStdout>>,
+    last: u64,
 }
 
 impl Writer {
-    pub fn start(folder: &Path) -> Self {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([
-                "writer::child_that_writes_until_it_is_killed",
-                "--exact",
-                "--nocapture",
-                "--test-threads=1",
-            ])
-            .env(FOLDER, folder)
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        Self { child, lines }
+    /// Goes on after the last number of an earlier writer.
+    pub fn start(folder: &Path, after: u64) -> Self {
+        Self::spawn(folder, after, &mut command())
     }
 
-    /// Waits until that many writes have been acknowledged.
+    /// With a model of a disk (a shared library) below it. Returns once it has begun to write.
+    pub fn start_on_a_model(folder: &Path, after: u64, model: &Path) -> Self {
+        let mut command = command();
+        command.env("LD_PRELOAD", model).env("DISK_MODEL", folder);
+        let mut writer = Self::spawn(folder, after, &mut command);
+        writer.wait_for(after + 1);
+        writer
+    }
+
+    fn spawn(folder: &Path, after: u64, command: &mut Command) -> Self {
+        let mut child =
+            command.env(FOLDER, folder).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, lines, last: after }
+    }
+
+    /// Waits until this write has been acknowledged.
     pub fn wait_for(&mut self, count: u64) {
-        while self.next().expect("the writer goes on") < count {}
+        while self.last < count {
+            assert!(self.hear(), "the writer goes on");
+        }
     }
 
     /// Ends it at once, and returns the last write that it had acknowledged.
     pub fn kill(mut self) -> u64 {
         self.child.kill().unwrap();
-        let mut last = 0;
-        while let Some(n) = self.next() {
-            last = n;
-        }
+        while self.hear() {}
         self.child.wait().unwrap();
-        last
+        self.last
     }
 
-    fn next(&mut self) -> Option<u64> {
-        loop {
-            let line = self.lines.next()?.ok()?;
+    /// Whether it has said one more.
+    fn hear(&mut self) -> bool {
+        while let Some(Ok(line)) = self.lines.next() {
             // The test runner talks on the same line as the first.
             if let Some((_, n)) = line.split_once("acknowledged ") {
-                return Some(n.parse().unwrap());
+                self.last = n.parse().unwrap();
+                return true;
             }
         }
+        false
     }
+}
+
+fn command() -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args([
+        "writer::child_that_writes_until_it_is_killed",
+        "--exact",
+        "--nocapture",
+        "--test-threads=1",
+    ]);
+    command
 }
 
 /// Every key must have the newest acknowledged value, or a later one.
