@@ -4,5 +4,6 @@
 
 mod kill;
 mod power;
+mod replica;
 mod suite;
 mod writer;

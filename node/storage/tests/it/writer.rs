@@ -10,12 +10,13 @@ use std::sync::mpsc;
 use node_consensus::{Batch, Engine as _};
 use node_storage::{Database, Options};
 
-const FOLDER: &str = "STORAGE_WRITER_FOLDER";
+pub const FOLDER: &str = "STORAGE_WRITER_FOLDER";
 /// The last number that an earlier writer has written.
 const AFTER: &str = "STORAGE_WRITER_AFTER";
 /// Keys are written over and over, so that an old value in place of a newer one is seen as well.
 pub const KEYS: u64 = 50;
 pub const OPTIONS: Options = Options { cache_bytes: 1 << 20 };
+const CHILD: &str = "writer::child_that_writes_until_it_is_killed";
 
 /// Not a test by itself: the child's life.
 #[test]
@@ -25,17 +26,27 @@ fn child_that_writes_until_it_is_killed() {
     let database = Database::open(folder, OPTIONS).unwrap();
     // Shows whether a model of a disk stands below this process.
     std::fs::File::create(folder.join("probe")).unwrap().sync_data().unwrap();
-    let after: u64 = std::env::var(AFTER).map_or(0, |after| after.parse().unwrap());
-    let mut out = std::io::stdout().lock();
-    for n in after + 1.. {
+    for n in numbers() {
         let mut batch = Batch::default();
         batch.put((n % KEYS).to_be_bytes().to_vec(), [&n.to_be_bytes()[..], &[7; 500]].concat());
         let (tell, told) = mpsc::channel();
         database.commit(batch, Box::new(move |result| tell.send(result).unwrap()));
         told.recv().unwrap().unwrap();
-        writeln!(out, "acknowledged {n}").unwrap();
-        out.flush().unwrap();
+        acknowledge(n);
     }
+}
+
+/// What a child has to write.
+pub fn numbers() -> impl Iterator<Item = u64> {
+    let after: u64 = std::env::var(AFTER).map_or(0, |after| after.parse().unwrap());
+    after + 1..
+}
+
+/// Tells the parent.
+pub fn acknowledge(n: u64) {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "acknowledged {n}").unwrap();
+    out.flush().unwrap();
 }
 
 /// A running writer and what it says.
@@ -48,12 +59,17 @@ pub struct Writer {
 impl Writer {
     /// Goes on after the last number of an earlier writer.
     pub fn start(folder: &Path, after: u64) -> Self {
-        Self::spawn(folder, after, &mut command())
+        Self::start_as(CHILD, folder, after)
+    }
+
+    /// The child is another test of this binary.
+    pub fn start_as(child: &str, folder: &Path, after: u64) -> Self {
+        Self::spawn(folder, after, &mut command(child))
     }
 
     /// With a model of a disk (a shared library) below it. Returns once it has begun to write.
     pub fn start_on_a_model(folder: &Path, after: u64, model: &Path) -> Self {
-        let mut command = command();
+        let mut command = command(CHILD);
         command.env("LD_PRELOAD", model).env("DISK_MODEL", folder);
         let mut writer = Self::spawn(folder, after, &mut command);
         writer.wait_for(after + 1);
@@ -95,14 +111,9 @@ impl Writer {
     }
 }
 
-fn command() -> Command {
+fn command(child: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args([
-        "writer::child_that_writes_until_it_is_killed",
-        "--exact",
-        "--nocapture",
-        "--test-threads=1",
-    ]);
+    command.args([child, "--exact", "--nocapture", "--test-threads=1"]);
     command
 }
 
