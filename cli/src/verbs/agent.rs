@@ -14,13 +14,11 @@ const LOG_VARIABLE: &str = "HOLDFAST_LOG";
 
 /// Runs the agent of this server until it is told to stop.
 pub fn run(config: Option<&Path>, sets: &[String]) -> Result<(), Failure> {
-    let filter = EnvFilter::builder()
-        .with_env_var(LOG_VARIABLE)
-        .with_default_directive(tracing::Level::INFO.into())
-        .from_env()
-        .map_err(|error| {
-            Failure::usage(format!("can not use {LOG_VARIABLE}: {error}"), "try HOLDFAST_LOG=debug")
-        })?;
+    // openraft tells at this level what only its own developers need, for each of many groups.
+    let words = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| "info,openraft=warn".to_owned());
+    let filter = EnvFilter::builder().parse(words).map_err(|error| {
+        Failure::usage(format!("can not use {LOG_VARIABLE}: {error}"), "try HOLDFAST_LOG=debug")
+    })?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
     let config = load(config, sets, variables())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("agent").build();

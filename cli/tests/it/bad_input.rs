@@ -139,7 +139,8 @@ async fn the_admin_port_answers_to_localhost_only(farm: &Farm) {
     let url = format!("http://{}/v1/status", farm.nodes[0].admin);
     let answer = client.get(&url).header("Host", "evil.example").send().await.unwrap();
     assert_eq!(answer.status(), 403);
-    let answer: Value = serde_json::from_str(&client.get(&url).send().await.unwrap().text().await.unwrap()).unwrap();
+    let answer: Value =
+        serde_json::from_str(&client.get(&url).send().await.unwrap().text().await.unwrap()).unwrap();
     assert_eq!(answer["node"], "node-1");
 }
 

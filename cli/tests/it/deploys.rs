@@ -34,13 +34,20 @@ async fn a_release_is_rolled_out_and_back_and_a_server_that_was_away_catches_up(
     farm.kill(2);
     farm.wait_status(0, "it is down", |status| status["members"][2]["state"] == "down");
     let said = deploy(&farm, "third", "3").ok();
-    assert!(said.stderr.contains("node-3") || said.stdout.contains("node-3"), "it names who is behind: {said:?}");
+    assert!(
+        said.stderr.contains("node-3") || said.stdout.contains("node-3"),
+        "it names who is behind: {said:?}"
+    );
     farm.restart(2);
     let url = farm.url(2, "/");
     // The very first answer that it gives is of the new release.
     wait_until("node-3 answers", || {
         let client = std::process::Command::new("python3")
-            .args(["-c", "import sys,urllib.request as u\nprint(u.urlopen(sys.argv[1],timeout=5).read().decode())", &url])
+            .args([
+                "-c",
+                "import sys,urllib.request as u\nprint(u.urlopen(sys.argv[1],timeout=5).read().decode())",
+                &url,
+            ])
             .output()
             .unwrap();
         if !client.status.success() {
@@ -98,10 +105,10 @@ async fn refuses_what_can_not_run(farm: &Farm) {
     assert_ne!(said.code, 0);
     assert!(said.stderr.contains("comand") && said.stderr.contains("command"), "{said:?}");
     // One that never becomes ready: everybody stays on the release before.
-    let never = manifest.replace("path = \"/\"", "path = \"/never\"").replace("[stop]", "[stop]").replace(
-        "[health]\n",
-        "[health]\nstartup = { path = \"/never\", timeout = \"3s\" }\n",
-    );
+    let never = manifest
+        .replace("path = \"/\"", "path = \"/never\"")
+        .replace("[stop]", "[stop]")
+        .replace("[health]\n", "[health]\nstartup = { path = \"/never\", timeout = \"3s\" }\n");
     std::fs::write(dir.join("holdfast.toml"), never).unwrap();
     let said = farm.at(0, &["deploy", path, "--version", "5"]);
     assert_eq!(said.code, 3, "{said:?}\n{}", farm.logs());

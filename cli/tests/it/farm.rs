@@ -74,7 +74,7 @@ pub fn holdfast(arguments: &[&str]) -> Said {
 
 pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
-    command.args(arguments).stdin(Stdio::null()).env("HOLDFAST_LOG", "info").env_remove("RUST_BACKTRACE");
+    command.args(arguments).stdin(Stdio::null()).env_remove("RUST_BACKTRACE");
     command
 }
 
@@ -119,7 +119,8 @@ impl Farm {
         let log = self.dir.path().join(format!("restart-{node}.log"));
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         let config = self.nodes[node].config.to_str().unwrap().to_owned();
-        let child = command(&["agent", "--config", &config]).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let child =
+            command(&["agent", "--config", &config]).stdout(Stdio::null()).stderr(log).spawn().unwrap();
         self.nodes[node].pid = child.id();
         self.children.push(child);
     }
@@ -156,7 +157,8 @@ impl Farm {
 
     /// The place of the node that acts as controller.
     pub fn controller(&self, ask: usize) -> usize {
-        let status = self.wait_status(ask, "there is a controller", |status| status["controller"]["node"] != "");
+        let status =
+            self.wait_status(ask, "there is a controller", |status| status["controller"]["node"] != "");
         let name = status["controller"]["node"].as_str().unwrap().to_owned();
         self.nodes.iter().position(|node| node.name == name).unwrap()
     }
@@ -252,7 +254,8 @@ pub fn write_app(dir: &Path, name: &str, text: &str) {
 
 /// Whether a program is there; says so when it is not.
 pub fn has(program: &str, package: &str) -> bool {
-    let found = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    let found =
+        Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
     if !found {
         println!("not run: {program} is absent (apt-get install {package})");
     }

@@ -148,15 +148,27 @@ async fn a_kill_of_any_one_agent_is_not_noticed_and_it_catches_up() {
         load.more(300).await;
         ledger.goes_on("after the kill").await;
         farm.wait_status(others[0], "the dead one is down and there is a controller", |status| {
-            let down = status["members"].as_array().unwrap().iter().any(|m| m["name"] == name.as_str() && m["state"] == "down");
-            down && status["controller"]["node"] != "" && status["controller"]["node"] != name.as_str() && status["quorum"] == true
+            let down = status["members"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|m| m["name"] == name.as_str() && m["state"] == "down");
+            down && status["controller"]["node"] != ""
+                && status["controller"]["node"] != name.as_str()
+                && status["quorum"] == true
         });
         load.more(100).await;
         farm.restart(victim);
         farm.wait_whole(others[0]);
         load.more(100).await;
         let failures = load.end().await;
-        assert!(failures.is_empty(), "round {round}, {name} killed: {} failed: {:?}\n{}", failures.len(), &failures[..failures.len().min(3)], farm.logs());
+        assert!(
+            failures.is_empty(),
+            "round {round}, {name} killed: {} failed: {:?}\n{}",
+            failures.len(),
+            &failures[..failures.len().min(3)],
+            farm.logs()
+        );
         let acknowledged = ledger.end().await;
         for node in 0..3 {
             check(&farm, node, &acknowledged).await;
@@ -195,7 +207,8 @@ async fn with_two_of_three_dead_writes_are_refused_with_the_reason_and_pages_go_
     farm.kill(2);
     farm.wait_status(0, "the others are down", |status| {
         status["quorum"] == false
-            && status["members"].as_array().unwrap().iter().filter(|member| member["state"] == "down").count() == 2
+            && status["members"].as_array().unwrap().iter().filter(|member| member["state"] == "down").count()
+                == 2
     });
     let status = farm.status(0);
     assert_eq!(status["controller"]["node"], "");
@@ -204,7 +217,12 @@ async fn with_two_of_three_dead_writes_are_refused_with_the_reason_and_pages_go_
     let mut redis = farm.redis(0).await;
     let refused: redis::RedisResult<()> = redis.set("after", "refused").await;
     let words = refused.unwrap_err().to_string();
-    assert!(words.contains("no quorum") || words.to_uppercase().contains("CLUSTERDOWN") || words.contains("outcome unknown"), "{words}");
+    assert!(
+        words.contains("no quorum")
+            || words.to_uppercase().contains("CLUSTERDOWN")
+            || words.contains("outcome unknown"),
+        "{words}"
+    );
     let said = farm.at(0, &["session", "set", "after", "refused"]);
     assert_eq!(said.code, 5, "{said:?}");
     let said = farm.at(0, &["token", "create"]);

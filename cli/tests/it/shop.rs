@@ -50,13 +50,18 @@ async fn keeps_a_basket_on_any_node(farm: &Farm) {
     let catalogue = json(&client, &farm.url(1, "/api/catalogue")).await;
     let product = catalogue["products"][0]["id"].as_str().unwrap().to_owned();
     for node in 0..3 {
-        let added = client.post(farm.url(node, "/basket/add")).form(&[("id", product.as_str())]).send().await.unwrap();
+        let added = client
+            .post(farm.url(node, "/basket/add"))
+            .form(&[("id", product.as_str())])
+            .send()
+            .await
+            .unwrap();
         assert!(added.status().is_success(), "{}", added.status());
     }
     for node in 0..3 {
         let basket = json(&client, &farm.url(node, "/api/basket")).await;
         assert_eq!(basket["name"], "Marta", "{basket}");
-        assert_eq!(basket["items"][0]["count"], 3, "{basket}");
+        assert_eq!(basket["items"][0]["quantity"], 3, "{basket}");
     }
 }
 
@@ -77,7 +82,8 @@ async fn shows_a_new_price_everywhere(farm: &Farm) {
             assert_eq!(now["products"][0]["price_cents"], 7777, "{now}");
         }
     }
-    let said = farm.at(2, &["cache", "invalidate", "price:x", "--keyspace", "shop", "--wait", "--json"]).json();
+    let said =
+        farm.at(2, &["cache", "invalidate", "price:x", "--keyspace", "shop", "--wait", "--json"]).json();
     assert_eq!(said["applied"].as_array().unwrap().len(), 3, "{said}");
     assert_eq!(said["missing"].as_array().unwrap().len(), 0, "{said}");
 }
@@ -113,7 +119,8 @@ async fn tells_of_itself(farm: &Farm) {
     let token = farm.at(1, &["token", "create", "--ttl", "1h", "--uses", "1", "--json"]).json();
     assert!(token["join"].as_str().unwrap().starts_with("holdfast join HFT1-"), "{token}");
     let tokens = farm.at(2, &["token", "ls", "--json"]).json();
-    let ids: Vec<&str> = tokens["tokens"].as_array().unwrap().iter().filter_map(|t| t["id"].as_str()).collect();
+    let ids: Vec<&str> =
+        tokens["tokens"].as_array().unwrap().iter().filter_map(|t| t["id"].as_str()).collect();
     assert!(ids.contains(&token["id"].as_str().unwrap()), "{tokens}");
     for node in &farm.nodes {
         let get = |path: &str| reqwest::get(format!("http://{}{path}", node.admin));
@@ -122,7 +129,8 @@ async fn tells_of_itself(farm: &Farm) {
         assert!(get("/").await.unwrap().text().await.unwrap().contains("Holdfast"));
         let metrics = get("/metrics").await.unwrap().text().await.unwrap();
         assert!(metrics.contains("holdfast_control_quorum 1") && metrics.ends_with("# EOF\n"), "{metrics}");
-        let status: Value = serde_json::from_str(&get("/v1/status").await.unwrap().text().await.unwrap()).unwrap();
+        let status: Value =
+            serde_json::from_str(&get("/v1/status").await.unwrap().text().await.unwrap()).unwrap();
         assert_eq!(status["quorum"], true);
     }
     let human = farm.at(0, &["status"]).ok().stdout;
