@@ -24,6 +24,7 @@ pub async fn run(dir: &Path) -> Result<(), Failure> {
     let ended = end_farm(dir).await?;
     match ended {
         0 => eprintln!("no process of the farm in {} was running", dir.display()),
+        1 => eprintln!("ended 1 process; the data stays in {}", dir.display()),
         _ => eprintln!("ended {ended} processes; the data stays in {}", dir.display()),
     }
     Ok(())

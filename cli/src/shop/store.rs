@@ -24,10 +24,21 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Why the store did not do it, for people.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    #[error("the store refused: {0}")]
+    #[error("{}", in_words(.0))]
     Refused(#[source] RedisError),
     #[error("the store did not answer in {} ms", .0.as_millis())]
     TimedOut(Duration),
+}
+
+/// The reason once: a pipeline is refused command by command, mostly for one and the same.
+fn in_words(error: &RedisError) -> String {
+    match error.clone().into_server_errors() {
+        Some(errors) => match errors.first().and_then(|(_, error)| error.details().map(str::to_owned)) {
+            Some(reason) => format!("the store refused: {reason}"),
+            None => "the store refused".to_owned(),
+        },
+        None => format!("the store can not be reached: {error}"),
+    }
 }
 
 /// A handle; clones share one connection, which comes back by itself.
@@ -72,5 +83,20 @@ impl Store {
         let answer = timeout(INVALIDATE_TIMEOUT, command.query_async::<redis::Value>(&mut connection)).await;
         answer.map_err(|_| StoreError::TimedOut(INVALIDATE_TIMEOUT))?.map_err(StoreError::Refused)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::{RedisError, parse_redis_value};
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_once_and_in_the_stores_own_words() {
+        let refused = parse_redis_value(b"-CLUSTERDOWN no quorum for this key's group\r\n").unwrap();
+        let error: RedisError = refused.extract_error().unwrap_err().into();
+        let words = StoreError::Refused(error).to_string();
+        assert_eq!(words, "the store refused: no quorum for this key's group");
     }
 }

@@ -12,11 +12,14 @@ use crate::failure::Failure;
 /// What is logged: a tracing filter such as `debug` or `info,node::control=trace`.
 const LOG_VARIABLE: &str = "HOLDFAST_LOG";
 
+/// What an operator reads. openraft tells of every heartbeat of every group, and warns of what its
+/// elections do in passing; what matters of it is told by the parts that use it.
+const DEFAULT_LOG: &str = "info,openraft=error";
+
 /// Runs the agent of this server until it is told to stop.
 pub fn run(config: Option<&Path>, sets: &[String]) -> Result<(), Failure> {
-    // openraft tells at this level what only its own developers need, for each of many groups.
-    let words = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| "info,openraft=warn".to_owned());
-    let filter = EnvFilter::builder().parse(words).map_err(|error| {
+    let wanted = std::env::var(LOG_VARIABLE).ok().filter(|filter| !filter.is_empty());
+    let filter = EnvFilter::try_new(wanted.as_deref().unwrap_or(DEFAULT_LOG)).map_err(|error| {
         Failure::usage(format!("can not use {LOG_VARIABLE}: {error}"), "try HOLDFAST_LOG=debug")
     })?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();

@@ -53,11 +53,15 @@ fn state(member: &Member) -> (String, Tone) {
 
 /// What a node said of itself counts for nothing once it is down.
 fn phase(member: &Member) -> (String, Tone) {
-    match member.state.as_str() {
-        "down" | "left" => plain("-"),
-        _ if member.ready => (or_dash(&member.phase).to_owned(), Tone::Good),
-        _ => (or_dash(&member.phase).to_owned(), Tone::Doubtful),
+    if gone(member) {
+        return plain("-");
     }
+    let tone = if member.ready { Tone::Good } else { Tone::Doubtful };
+    (or_dash(&member.phase).to_owned(), tone)
+}
+
+fn gone(member: &Member) -> bool {
+    matches!(member.state.as_str(), "down" | "left")
 }
 
 fn role(member: &Member, controller: &str) -> &'static str {
@@ -69,6 +73,9 @@ fn role(member: &Member, controller: &str) -> &'static str {
 }
 
 fn apps(member: &Member) -> (String, Tone) {
+    if gone(member) {
+        return plain("-");
+    }
     let apps: Vec<String> = member
         .apps
         .iter()
@@ -83,6 +90,8 @@ fn apps(member: &Member) -> (String, Tone) {
 
 #[cfg(test)]
 mod tests {
+    use proto::v1::MemberApp;
+
     use super::*;
     use crate::output::paint::Paint;
 
@@ -95,9 +104,15 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_down_has_no_phase() {
-        let dead =
-            Member { name: "n".into(), state: "down".into(), phase: "ready".into(), ..Member::default() };
+    fn what_a_server_said_before_it_went_down_is_not_shown() {
+        let apps = [("shop".to_owned(), MemberApp { release: "ab".into(), state: "ready".into() })];
+        let dead = Member {
+            name: "n".into(),
+            state: "down".into(),
+            phase: "ready".into(),
+            apps: apps.into(),
+            ..Member::default()
+        };
         assert!(!table(&[dead], "").render(Paint::plain()).contains("ready"));
     }
 }
