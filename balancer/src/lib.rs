@@ -73,6 +73,8 @@ pub struct Balancer {
     /// The owner's side runs on the agent's runtime.
     owner: Proxy,
     tracker: TaskTracker,
+    /// Clients may come.
+    opened: CancellationToken,
     /// Nothing new is accepted.
     closing: CancellationToken,
     /// What is still under way ends.
@@ -90,8 +92,9 @@ pub(crate) struct Shared {
 }
 
 impl Balancer {
-    /// Binds the public addresses and starts the workers. Until the first [`Balancer::publish`] every
-    /// request is answered with 503.
+    /// Takes the public addresses and starts the workers. Connections are refused until
+    /// [`Balancer::open`]: an agent that knows no backends yet would answer with errors what another
+    /// server could serve.
     ///
     /// # Errors
     /// When an address is taken or a thread can not be had.
@@ -108,13 +111,15 @@ impl Balancer {
             tls: settings.tls,
         });
         let (closing, abort) = (CancellationToken::new(), CancellationToken::new());
+        let opened = CancellationToken::new();
         let mut threads = Vec::new();
         if !settings.http.is_empty() {
             for _ in 0..workers {
-                let listeners = listen::bind_all(&settings.http)?;
+                let sockets = listen::bind_all(&settings.http)?;
                 let worker = listen::Worker {
                     shared: Arc::clone(&shared),
-                    listeners,
+                    sockets,
+                    opened: opened.clone(),
                     closing: closing.clone(),
                     abort: abort.clone(),
                 };
@@ -123,7 +128,20 @@ impl Balancer {
             }
         }
         let owner = Proxy::new(Arc::clone(&shared), Pool::new(shared.tls.clone()));
-        Ok(Self { shared, owner, tracker: TaskTracker::new(), closing, abort, threads: Mutex::new(threads) })
+        Ok(Self {
+            shared,
+            owner,
+            tracker: TaskTracker::new(),
+            opened,
+            closing,
+            abort,
+            threads: Mutex::new(threads),
+        })
+    }
+
+    /// Lets clients in.
+    pub fn open(&self) {
+        self.opened.cancel();
     }
 
     /// Replaces the routes and backends. What is being answered goes on.

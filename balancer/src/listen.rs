@@ -3,10 +3,11 @@
 //! Every worker binds every address with SO_REUSEPORT, so that the kernel spreads connections over
 //! them and they share no lock.
 
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -24,28 +25,29 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 pub struct Worker {
     pub shared: Arc<Shared>,
-    pub listeners: Vec<StdListener>,
+    /// Bound, and not listening yet.
+    pub sockets: Vec<Socket>,
+    pub opened: CancellationToken,
     pub closing: CancellationToken,
     pub abort: CancellationToken,
 }
 
-/// One listener per address.
-pub fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<StdListener>, StartError> {
+/// One socket per address.
+pub fn bind_all(addresses: &[SocketAddr]) -> Result<Vec<Socket>, StartError> {
     let bind = |address: &SocketAddr| {
         bind(*address).map_err(|source| StartError::Bind { address: *address, source })
     };
     addresses.iter().map(bind).collect()
 }
 
-fn bind(address: SocketAddr) -> std::io::Result<StdListener> {
-    let domain = socket2::Domain::for_address(address);
-    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+fn bind(address: SocketAddr) -> std::io::Result<Socket> {
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 impl Worker {
@@ -63,8 +65,12 @@ impl Worker {
         let tracker = TaskTracker::new();
         let proxy = Proxy::new(Arc::clone(&self.shared), Pool::new(self.shared.tls.clone()));
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        for listener in self.listeners {
-            match TcpListener::from_std(listener) {
+        tokio::select! {
+            () = self.closing.cancelled() => return,
+            () = self.opened.cancelled() => {}
+        }
+        for socket in self.sockets {
+            match socket.listen(BACKLOG).and_then(|()| TcpListener::from_std(socket.into())) {
                 Ok(listener) => {
                     let accept = accept(
                         listener,

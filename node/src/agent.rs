@@ -147,6 +147,7 @@ impl Agent {
         if tokio::time::timeout(APPS_MAX, self.deploy.settled()).await.is_err() {
             tracing::warn!("an app is not ready yet; taking traffic for the others");
         }
+        self.balancer.open();
         self.members.publish(|state| state.set_phase(Phase::Ready));
         tracing::info!("ready");
         tasks.stop().cancelled().await;

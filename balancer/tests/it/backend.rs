@@ -137,7 +137,13 @@ pub fn listening(tls: Option<Arc<rustls::ClientConfig>>) -> (Balancer, SocketAdd
     let address = free.local_addr().unwrap();
     drop(free);
     let settings = Settings { http: vec![address], workers: 1, tls, ..Settings::default() };
-    (Balancer::start(settings).unwrap(), address)
+    let balancer = Balancer::start(settings).unwrap();
+    balancer.open();
+    // The workers listen a moment later.
+    while std::net::TcpStream::connect(address).is_err() {
+        std::thread::yield_now();
+    }
+    (balancer, address)
 }
 
 /// Sends raw bytes and reads until the other side ends, or answers with the wanted end.

@@ -89,7 +89,7 @@ async fn repairs_a_corrupted_release(farm: &mut Farm) {
     }
     assert!(damaged > 0, "the release is on its disk");
     farm.restart(1);
-    farm.wait_whole(0);
+    farm.wait_whole(1);
     for _ in 0..9 {
         assert_eq!(page(farm, 1).await, "third");
     }
@@ -128,7 +128,13 @@ async fn refuses_what_can_not_run(farm: &Farm) {
 #[test]
 fn a_folder_without_a_manifest_is_told() {
     let dir = tempfile::tempdir().unwrap();
-    let said = holdfast(&["deploy", dir.path().to_str().unwrap()]);
+    let said = holdfast(&[
+        "demo",
+        "--app",
+        dir.path().to_str().unwrap(),
+        "--dir",
+        dir.path().join("farm").to_str().unwrap(),
+    ]);
     assert_ne!(said.code, 0);
     assert!(said.stderr.contains("holdfast.toml"), "{said:?}");
 }

@@ -159,6 +159,7 @@ async fn a_kill_of_any_one_agent_is_not_noticed_and_it_catches_up() {
         });
         load.more(100).await;
         farm.restart(victim);
+        farm.wait_whole(victim);
         farm.wait_whole(others[0]);
         load.more(100).await;
         let failures = load.end().await;
@@ -189,7 +190,10 @@ async fn a_kill_of_all_loses_no_acknowledged_write_and_no_release() {
     for node in 0..3 {
         farm.restart(node);
     }
-    let after = farm.wait_whole(0);
+    for node in 0..3 {
+        farm.wait_whole(node);
+    }
+    let after = farm.status(0);
     assert_eq!(after["apps"][0]["stable"], before["apps"][0]["stable"]);
     assert!(after["controller"]["epoch"].as_u64() > before["controller"]["epoch"].as_u64());
     for node in 0..3 {
