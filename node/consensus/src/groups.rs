@@ -110,6 +110,7 @@ impl Groups {
             .map_err(|error| OpenError::Settings { group: id, reason: error.to_string() })?;
         let log = Log::open(id, engine).map_err(storage)?;
         let machine = Machine::open(id, snapshots, self.shared.fault.clone(), machine).map_err(storage)?;
+        log.check_against(machine.read().last).map_err(storage)?;
         let me = self.shared.me;
         let network = Network {
             me,

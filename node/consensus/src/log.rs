@@ -82,7 +82,7 @@ impl Log {
             batch.delete_range(keys.entry(0), keys.entry(first));
             engine.commit(batch, Box::new(|_| ()));
         }
-        if let Some(last) = last_entry(&*engine, &keys, first)? {
+        if let Some(last) = check_entries(&*engine, &keys, first)? {
             state.last = Some(last.log_id);
         }
         let inner = Inner { group, keys, engine, state: Mutex::new(state) };
@@ -93,6 +93,27 @@ impl Log {
     pub fn is_pristine(&self) -> bool {
         let state = self.state();
         state.vote.is_none() && state.last.is_none()
+    }
+
+    /// Whether the log and the snapshot that was found beside it can be of one replica's life.
+    ///
+    /// # Errors
+    /// When something is missing between them, or was there and is gone.
+    pub fn check_against(&self, snapshot: Option<LogId>) -> Result<(), EngineError> {
+        let state = self.state();
+        let damaged = |reason: &str| Err(EngineError(format!("the log is damaged: {reason}")));
+        if state.purged > snapshot {
+            return damaged("it begins after the snapshot ends");
+        }
+        if state.committed > state.last.max(snapshot) {
+            return damaged("it ends before what it knows to be committed");
+        }
+        // A group is formed by an entry, and then a vote.
+        let has_history = snapshot.is_some() || state.last.is_some_and(|last| last.index > 0);
+        if state.vote.is_none() && has_history {
+            return damaged("it has entries and no vote");
+        }
+        Ok(())
     }
 
     pub fn last_log_id(&self) -> Option<LogId> {
@@ -307,49 +328,59 @@ fn entries(
     let mut damage = None;
     engine.range(&keys.entry(from), &keys.entry(to), &mut |key, value| match assembly.push(key, value) {
         Ok(None) => ControlFlow::Continue(()),
-        Ok(Some(encoded)) => match postcard::from_bytes::<Entry>(&encoded) {
+        Ok(Some(encoded)) => match decode::<Entry>(&encoded) {
             Ok(entry) => {
                 bytes += encoded.len();
                 found.push(entry);
                 if bytes >= limit { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             }
             Err(error) => {
-                damage = Some(error.to_string());
+                damage = Some(error);
                 ControlFlow::Break(())
             }
         },
-        Err(error) => {
-            damage = Some(error);
+        Err(reason) => {
+            damage = Some(EngineError(format!("the log is damaged: {reason}")));
             ControlFlow::Break(())
         }
     })?;
-    match damage {
-        None => Ok(found),
-        Some(reason) => Err(EngineError(format!("the log is damaged: {reason}"))),
-    }
+    damage.map_or(Ok(found), Err)
 }
 
-/// The newest entry, found without reading all of them.
-fn last_entry(engine: &dyn Engine, keys: &Keys, first: u64) -> Result<Option<Entry>, EngineError> {
-    let has = |index: u64| -> Result<bool, EngineError> {
-        engine.get(&keys.chunk(index, 0)).map(|found| found.is_some())
-    };
-    if !has(first)? {
-        return Ok(None);
+/// The newest entry, after a look at all of them. sled answers the damage of its file by leaving out
+/// what was there, so that a hole is all one sees of it; a log that ended at the hole would make this
+/// replica forget what it has acknowledged.
+fn check_entries(engine: &dyn Engine, keys: &Keys, first: u64) -> Result<Option<Entry>, EngineError> {
+    let mut assembly = keys::Assembly::default();
+    let mut newest = None;
+    let mut expected = first;
+    let mut damage = None;
+    engine.range(&keys.entry(first), &keys.entry(u64::MAX), &mut |key, value| {
+        let pushed = match keys::index_of(key) {
+            Some(index) if index == expected => assembly.push(key, value),
+            Some(index) => Err(format!("entry {expected} is missing, and there is {index}")),
+            None => Err("a key that is none".to_owned()),
+        };
+        match pushed {
+            Ok(None) => {}
+            Ok(Some(encoded)) => {
+                newest = Some(encoded);
+                expected += 1;
+            }
+            Err(reason) => {
+                damage = Some(reason);
+                return ControlFlow::Break(());
+            }
+        }
+        ControlFlow::Continue(())
+    })?;
+    if damage.is_none() && assembly.is_unfinished() {
+        damage = Some(format!("entry {expected} is incomplete"));
     }
-    // There are no holes, so the length can be searched for: double, then halve.
-    let (mut low, mut step) = (first, 1u64);
-    while has(low + step)? {
-        low += step;
-        step *= 2;
+    match damage {
+        Some(reason) => Err(EngineError(format!("the log is damaged: {reason}"))),
+        None => newest.map(|encoded| decode(&encoded)).transpose(),
     }
-    let mut high = low + step;
-    while high - low > 1 {
-        let middle = low + (high - low) / 2;
-        if has(middle)? { low = middle } else { high = middle }
-    }
-    let mut last = entries(engine, keys, low, low + 1, usize::MAX)?;
-    last.pop().map(Some).ok_or_else(|| EngineError(format!("the log is damaged: entry {low} is incomplete")))
 }
 
 fn chunk_keys(engine: &dyn Engine, keys: &Keys, from: u64, to: u64) -> Result<Vec<Vec<u8>>, EngineError> {
@@ -365,9 +396,12 @@ fn load<T: DeserializeOwned>(engine: &dyn Engine, key: &[u8]) -> Result<Option<T
     match engine.get(key)? {
         None => Ok(None),
         // Stored as an Option, which a vote that was never given makes None.
-        Some(bytes) => postcard::from_bytes::<Option<T>>(&bytes)
-            .map_err(|error| EngineError(format!("the log's head is damaged: {error}"))),
+        Some(bytes) => decode(&bytes),
     }
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, EngineError> {
+    postcard::from_bytes(bytes).map_err(|error| EngineError(format!("the log is damaged: {error}")))
 }
 
 fn encode<T: Serialize>(value: &T) -> Vec<u8> {

@@ -14,6 +14,7 @@
 //!
 //! After the first error nothing is acknowledged any more.
 
+mod history;
 mod sync;
 
 use std::any::Any;
@@ -83,7 +84,8 @@ impl Database {
     /// Opens the database in a folder, or makes one.
     ///
     /// # Errors
-    /// [`StorageError::Corrupt`] when sled finds its file damaged, be it with an error or a panic.
+    /// [`StorageError::Corrupt`] when sled finds its file damaged, be it with an error or a panic, or
+    /// when it has forgotten that it was open before.
     pub fn open(folder: &Path, options: Options) -> Result<Arc<Self>, StorageError> {
         files::create_dir_durably(folder)?;
         sync::everything(folder)?;
@@ -103,6 +105,7 @@ impl Database {
         // What sled has just made or repaired is there after a power cut as well.
         db.flush().map_err(|error| corrupt(error.to_string()))?;
         sync::everything(folder)?;
+        history::go_on(&db, folder)?;
         Ok(Self::start(db, Sync::of_sled(folder)?, folder))
     }
 

@@ -53,6 +53,11 @@ impl Keys {
     }
 }
 
+/// The index in the key of an entry's chunk.
+pub fn index_of(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(*key.get(3..)?.first_chunk()?))
+}
+
 /// The values of an entry, numbered. The first carries the length of the whole.
 pub fn chunks(encoded: &[u8]) -> impl Iterator<Item = (u16, Vec<u8>)> {
     let length = u32::try_from(encoded.len()).expect("a batch is bounded far below 4 GiB");
@@ -74,6 +79,10 @@ pub struct Assembly {
 }
 
 impl Assembly {
+    pub fn is_unfinished(&self) -> bool {
+        self.next > 0
+    }
+
     /// The next value in key order; the entry's encoding when it was its last.
     ///
     /// # Errors
@@ -90,6 +99,8 @@ impl Assembly {
                 return Err(format!("an entry of {} bytes", self.length));
             }
             body
+        } else if value.is_empty() {
+            return Err("a chunk of nothing".to_owned());
         } else {
             value
         };

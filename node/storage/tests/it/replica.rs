@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use node_consensus::{
     EntryMeta, Group, Groups, RestoreError, Settings, StateMachine, Transport, TransportError,
 };
-use node_storage::{Database, SnapshotFiles};
+use node_storage::{Database, SnapshotFiles, StorageError};
 use proto::ids::{GroupId, NodeId};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -140,9 +140,37 @@ async fn a_snapshot_that_is_damaged_keeps_a_replica_from_starting_with_less() {
     let mut bytes = std::fs::read(&snapshot).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&snapshot, bytes).unwrap();
+    assert_damaged(dir.path()).await;
+}
+
+#[tokio::test]
+async fn a_log_that_sled_has_lost_a_part_of_keeps_a_replica_from_starting_with_less() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = Replica::start(dir.path()).await;
+    for n in 0..29u64 {
+        // Larger than sled's segments together, so that the damage hits some and spares others.
+        let mut op = n.to_be_bytes().to_vec();
+        op.resize(100_000, 0);
+        replica.group.write(op.into()).await.unwrap();
+    }
+    replica.end().await;
+    let file = dir.path().join("db/db");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 64].fill(0xff);
+    std::fs::write(&file, bytes).unwrap();
+    assert_damaged(dir.path()).await;
+}
+
+async fn assert_damaged(folder: &Path) {
+    let database = match Database::open(&folder.join("db"), OPTIONS) {
+        Ok(database) => database,
+        Err(StorageError::Corrupt { .. }) => return,
+        Err(other) => panic!("{other}"),
+    };
     let groups = Groups::new(NodeId(1), Arc::new(Nobody), TaskTracker::new(), CancellationToken::new());
-    let database = Database::open(&dir.path().join("db"), OPTIONS).unwrap();
-    let snapshots = Arc::new(SnapshotFiles::new(dir.path().to_owned()));
+    let snapshots = Arc::new(SnapshotFiles::new(folder.to_owned()));
     let opened = groups.open(GroupId(1), database, snapshots, Settings::default(), Numbers::default()).await;
-    assert!(opened.is_err_and(|error| error.to_string().contains("damaged")));
+    let error = opened.err().expect("it must not open").to_string();
+    assert!(error.contains("damaged"), "{error}");
 }

@@ -85,3 +85,22 @@ fn a_damaged_database_is_told_apart_from_a_fault_of_the_disk() {
     let opened = Database::open(dir.path(), OPTIONS);
     assert!(matches!(opened, Err(node_storage::StorageError::Corrupt { .. })));
 }
+
+#[test]
+fn a_database_that_forgot_everything_is_not_taken_for_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Database::open(dir.path(), OPTIONS).unwrap());
+    drop(Database::open(dir.path(), OPTIONS).unwrap());
+    // sled opens what is left of such a file as an empty database.
+    let file = dir.path().join("db");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[..64].fill(0xff);
+    std::fs::write(&file, bytes).unwrap();
+    for snapshot in std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()) {
+        if snapshot.file_name().unwrap().to_string_lossy().starts_with("snap.") {
+            std::fs::remove_file(snapshot).unwrap();
+        }
+    }
+    let opened = Database::open(dir.path(), OPTIONS);
+    assert!(matches!(opened, Err(node_storage::StorageError::Corrupt { .. })));
+}
