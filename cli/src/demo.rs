@@ -74,7 +74,7 @@ async fn start_and_stay(dir: &Path, options: &Demo) -> Result<(), Failure> {
 async fn stay(farm: &Farm, agents: &mut Agents, interrupts: &mut Interrupts) {
     loop {
         tokio::select! {
-            ended = agents.next_end() => eprintln!("{}", guide::ended(farm, &ended)),
+            ended = agents.next_end() => eprintln!("{}", guide::ended(farm, &ended, agents.program())),
             () = interrupts.next() => return,
         }
     }

@@ -52,8 +52,12 @@ fn tries(dir: &Path, farm: &Farm, options: &Demo, program: &str, paint: Paint) -
             let _ = writeln!(out, "     {line}");
         }
     };
+    let kill = match farm.nodes.len() {
+        0..=2 => "Kill a server: without a majority nothing can be written until it is started again:",
+        _ => "Kill a server, see that nobody notices, and start it again:",
+    };
     item(
-        "Kill a server, see that nobody notices, and start it again:",
+        kill,
         &[
             format!("kill -9 {}", last.pid),
             format!("{program} --socket {} status", first.socket.display()),
@@ -96,12 +100,16 @@ fn tries(dir: &Path, farm: &Farm, options: &Demo, program: &str, paint: Paint) -
 }
 
 /// A line for an agent that has ended under the eyes of the demonstration.
-pub fn ended(farm: &Farm, ended: &Ended) -> String {
+pub fn ended(farm: &Farm, ended: &Ended, program: &Path) -> String {
     let how = match &ended.status {
         Ok(status) => status.to_string(),
         Err(error) => error.to_string(),
     };
-    let again = farm.nodes.iter().find(|node| node.name == ended.node).map(|node| restart("holdfast", node));
+    let again = farm
+        .nodes
+        .iter()
+        .find(|node| node.name == ended.node)
+        .map(|node| restart(&program.display().to_string(), node));
     format!(
         "{} (process {}) has ended: {how}\n  start it again: {}",
         ended.node,

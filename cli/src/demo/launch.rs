@@ -35,6 +35,10 @@ impl Agents {
         Ok(Self { program: program()?, ends: FuturesUnordered::new() })
     }
 
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Starts the agent of `node` and tells its pid.
     pub fn launch(&mut self, node: &FarmNode) -> Result<u32, Failure> {
         let child = spawn(&self.program, node).map_err(|error| {

@@ -30,8 +30,7 @@ use crate::verbs::{apps, deploy, status, token, upload};
 const CONTROLLER: Wait = Wait { what: "a controller", limit: Duration::from_secs(60) };
 /// The others: control log, sessions, the app's files when they have been away.
 const READY: Wait = Wait { what: "every agent to be ready", limit: Duration::from_secs(120) };
-const REPLICATED: Wait =
-    Wait { what: "three voters and replicated sessions", limit: Duration::from_secs(120) };
+const REPLICATED: Wait = Wait { what: "the voters and replicated sessions", limit: Duration::from_secs(120) };
 const SERVES: Wait = Wait { what: "every site to answer", limit: Duration::from_secs(60) };
 
 /// The token lives as long as the joins may take.
@@ -55,9 +54,9 @@ pub async fn start(
     if !options.no_app {
         bring_app(dir, farm, options, agents, progress).await?;
     }
-    progress.doing("waiting for three voters and replicated sessions");
-    until(REPLICATED, farm, agents, || replicated(farm)).await?;
-    progress.done("three voters, every session group replicated");
+    progress.doing("waiting for the voters and for replicated sessions");
+    let voters = until(REPLICATED, farm, agents, || replicated(farm)).await?;
+    progress.done(&format!("{voters} of {} nodes vote, every session group is replicated", farm.nodes.len()));
     farm.save(dir)
 }
 
@@ -166,12 +165,12 @@ async fn ready(farm: &Farm) -> Result<StatusResponse, String> {
     }
 }
 
-async fn replicated(farm: &Farm) -> Result<(), String> {
+async fn replicated(farm: &Farm) -> Result<usize, String> {
     settled(&seen_by(&farm.nodes[0]).await?, farm.nodes.len())
 }
 
-/// Whether the farm has got all the safety that it can have with so many nodes.
-fn settled(status: &StatusResponse, nodes: usize) -> Result<(), String> {
+/// How many vote, once the farm has all the safety that it can have with so many nodes.
+fn settled(status: &StatusResponse, nodes: usize) -> Result<usize, String> {
     // Two voters are less safe than one, so a farm of two keeps one.
     let wanted = if nodes >= 3 { 3 } else { 1 };
     if !status.quorum || status.voters.len() < wanted {
@@ -184,7 +183,7 @@ fn settled(status: &StatusResponse, nodes: usize) -> Result<(), String> {
             sessions.groups, sessions.under_replicated, sessions.unavailable
         ));
     }
-    Ok(())
+    Ok(status.voters.len())
 }
 
 async fn serves(farm: &Farm, app: &AppDetail) -> Result<(), String> {

@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn a_refusal_is_told_once_and_in_the_stores_own_words() {
         let refused = parse_redis_value(b"-CLUSTERDOWN no quorum for this key's group\r\n").unwrap();
-        let error: RedisError = refused.extract_error().unwrap_err().into();
+        let error: RedisError = refused.extract_error().unwrap_err();
         let words = StoreError::Refused(error).to_string();
         assert_eq!(words, "the store refused: no quorum for this key's group");
     }

@@ -12,9 +12,10 @@ use crate::failure::Failure;
 /// What is logged: a tracing filter such as `debug` or `info,node::control=trace`.
 const LOG_VARIABLE: &str = "HOLDFAST_LOG";
 
-/// What an operator reads. openraft tells of every heartbeat of every group, and warns of what its
-/// elections do in passing; what matters of it is told by the parts that use it.
-const DEFAULT_LOG: &str = "info,openraft=error";
+/// What an operator reads. openraft tells of every heartbeat of every group, warns of what elections
+/// do in passing, and calls each attempt to reach a dead node an error, some eighty a second; what
+/// matters of all that is told by the parts that use it.
+const DEFAULT_LOG: &str = "info,openraft=error,openraft::replication=off";
 
 /// Runs the agent of this server until it is told to stop.
 pub fn run(config: Option<&Path>, sets: &[String]) -> Result<(), Failure> {
