@@ -32,7 +32,7 @@ mod views;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -129,6 +129,10 @@ impl Deploy {
     /// # Errors
     /// When the disk refuses, or leftovers can not be ended.
     pub async fn start(parts: DeployParts) -> Result<Self, DeployError> {
+        Self::launching(parts, SupervisorConfig::own_launcher()).await
+    }
+
+    async fn launching(parts: DeployParts, launcher: Vec<OsString>) -> Result<Self, DeployError> {
         let DeployParts { identity, config, mesh, control, members, fence, balancer, tasks } = parts;
         let folder = config.node.data_dir.join("apps");
         // Instances stand in another folder than the agent.
@@ -138,7 +142,12 @@ impl Deploy {
         let store = on_disk(move || ReleaseStore::open(&store_folder)).await?;
         let doors = Arc::new(Doors::new(balancer));
         let supervisor = Supervisor::start(
-            supervisor_config(&folder, config.apps.ports.clone()),
+            SupervisorConfig {
+                records: folder.join("instances"),
+                logs: folder.join("logs"),
+                ports: config.apps.ports.clone(),
+                launcher,
+            },
             Arc::clone(&doors) as Arc<dyn node_apps::Drain>,
             tasks.tracker(),
             tasks.stop(),
@@ -190,11 +199,13 @@ impl Deploy {
         };
         // The sender lives in `self`.
         drop(life.wait_for(begun).await);
-        let goals = self.goals().all();
         let mut statuses = self.inner.supervisor.watch();
+        // A goal that changes meanwhile brings a change of status with it.
         let _settled = statuses
             .wait_for(|statuses| {
-                goals.iter().filter_map(|(app, goal)| Some((app, goal.release?))).all(|(app, release)| {
+                let goals = self.goals().all();
+                let mut wanted = goals.iter().filter_map(|(app, goal)| Some((app, goal.release?)));
+                wanted.all(|(app, release)| {
                     statuses.get(app).is_some_and(|status| {
                         status.release == Some(release)
                             && matches!(status.state, AppState::Ready | AppState::Failed)
@@ -348,15 +359,6 @@ fn release_id(bytes: &[u8]) -> Result<ReleaseId, Status> {
     ReleaseId::from_slice(bytes).ok_or_else(|| Status::invalid_argument("not a release's id of 32 bytes"))
 }
 
-fn supervisor_config(folder: &std::path::Path, ports: RangeInclusive<u16>) -> SupervisorConfig {
-    SupervisorConfig {
-        records: folder.join("instances"),
-        logs: folder.join("logs"),
-        ports,
-        launcher: SupervisorConfig::own_launcher(),
-    }
-}
-
 /// Runs what blocks on a thread for that.
 async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
@@ -375,3 +377,6 @@ async fn on_disk<T: Send + 'static>(
 
 /// The goal of each app, by name.
 type AllGoals = BTreeMap<String, Goal>;
+
+#[cfg(test)]
+mod tests;

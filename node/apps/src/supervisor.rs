@@ -34,7 +34,7 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -116,10 +116,17 @@ pub struct Supervisor {
 }
 
 struct Inner {
-    apps: Mutex<BTreeMap<String, watch::Sender<Goal>>>,
+    apps: Mutex<Apps>,
     statuses: watch::Sender<Statuses>,
     means: Arc<Means>,
     tracker: TaskTracker,
+}
+
+#[derive(Default)]
+struct Apps {
+    goals: BTreeMap<String, watch::Sender<Goal>>,
+    /// From now on nothing is started.
+    ending: bool,
 }
 
 impl Supervisor {
@@ -178,10 +185,15 @@ impl Supervisor {
         self.set_goal(app, Goal { launch: None, attempt });
     }
 
-    /// Ends everything as each app asks for, and returns when nothing is left.
+    /// Ends everything as each app asks for, and returns when nothing is left. Nothing is started any
+    /// more, whoever asks for it.
     pub async fn stop_all(&self) {
         let mut statuses = self.watch();
-        let apps: Vec<String> = self.apps().keys().cloned().collect();
+        let apps: Vec<String> = {
+            let mut apps = self.apps();
+            apps.ending = true;
+            apps.goals.keys().cloned().collect()
+        };
         for app in &apps {
             let attempt = statuses.borrow().get(app).map_or(0, |status| status.attempt);
             self.stop(app, attempt);
@@ -202,18 +214,21 @@ impl Supervisor {
         self.inner.statuses.subscribe()
     }
 
-    fn apps(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, watch::Sender<Goal>>> {
+    fn apps(&self) -> MutexGuard<'_, Apps> {
         self.inner.apps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_goal(&self, app: &str, goal: Goal) {
         let mut apps = self.apps();
-        if let Some(sender) = apps.get(app) {
+        if apps.ending && goal.launch.is_some() {
+            return;
+        }
+        if let Some(sender) = apps.goals.get(app) {
             sender.send_replace(goal);
             return;
         }
         let (sender, receiver) = watch::channel(goal);
-        apps.insert(app.to_owned(), sender);
+        apps.goals.insert(app.to_owned(), sender);
         let Inner { statuses, means, tracker, .. } = &*self.inner;
         let app = App::new(app.to_owned(), receiver, statuses.clone(), Arc::clone(means), tracker.clone());
         tracker.spawn(app.run());

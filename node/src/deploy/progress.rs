@@ -177,8 +177,12 @@ fn describe(state: &ControlState, view: &View, app: &str, rollout: &RolloutRecor
     let count = alive.len();
     match rollout.stage {
         Stage::Distribute => {
-            let have = alive.iter().filter(|(_, member)| holds(member, rollout.release)).count();
-            format!("fetching: {have} of {count} nodes have it")
+            let lacking = alive.iter().filter(|(_, member)| !holds(member, rollout.release));
+            let lacking: Vec<String> = lacking.map(|(node, _)| name(state, *node)).collect();
+            let have = count - lacking.len();
+            let waits =
+                if lacking.is_empty() { String::new() } else { format!("; not yet: {}", lacking.join(", ")) };
+            format!("fetching: {have} of {count} nodes have it{waits}")
         }
         Stage::Rolling => {
             let ready = alive.iter().filter(|(_, member)| runs(member, app, rollout)).count();

@@ -154,6 +154,8 @@ async fn what_ignores_the_signal_is_killed_with_all_that_it_has_started() {
     farm.supervisor.stop_all().await;
     gone(grandchild).await;
     gone(i32::try_from(app.instances[0].pid).unwrap()).await;
+    farm.run_server(2, 9, "");
+    assert_eq!(farm.until("stopped", |_| true).await.state, AppState::Stopped, "too late to start");
     assert_eq!(std::fs::read_dir(crate::farm::records(farm.folder.path())).unwrap().count(), 0);
 }
 
