@@ -95,7 +95,12 @@ impl Readiness {
             }
             (Phase::Startup | Phase::Rising, Err(words)) => {
                 self.in_a_row = 0;
-                if now >= self.deadline { Some(Change::TimedOut(words)) } else { self.say(words) }
+                if now < self.deadline {
+                    return self.say(words);
+                }
+                // The last probe may have been cut short; what was said before tells more.
+                let before = std::mem::take(&mut self.words);
+                Some(Change::TimedOut(if before.is_empty() { words } else { before }))
             }
             (Phase::Unready, Err(words)) => {
                 self.in_a_row = 0;
@@ -179,6 +184,10 @@ mod tests {
         assert_eq!(probes.observe(now, failed()), Some(Change::Words("503".into())));
         assert_eq!(probes.observe(now, failed()), None);
         assert_eq!(probes.timeout(late), Duration::ZERO);
+        let cut_short = Err("no answer in 0s".to_owned());
+        assert_eq!(probes.observe(late, cut_short), Some(Change::TimedOut("503".into())));
+        let (mut probes, now) = readiness(None, 1, 1);
+        let late = now + Duration::from_secs(60);
         assert_eq!(probes.observe(late, failed()), Some(Change::TimedOut("503".into())));
     }
 
