@@ -176,96 +176,151 @@ async fn start(
     tasks: &Tasks,
 ) -> Result<Agent, AgentError> {
     let stores = Stores::open(config)?;
-    let client_tls = node_security::client_config(&identity.tls, &[listen::ALPN_RPC])?;
     let proxy_tls = node_security::client_config(&identity.tls, &[listen::ALPN_PROXY])?;
     let server_tls = node_security::server_config(&identity.tls, &[listen::ALPN_RPC, listen::ALPN_PROXY])?;
-    let mesh = Mesh::new(identity.node, identity.cluster, client_tls, tasks.clone());
+    let balancer = Arc::new(start_balancer(config, proxy_tls).map_err(start_error("the balancer"))?);
+    let parts = Parts::start(config, identity, &stores, &balancer, tasks).await?;
+    let routing = Routing::start(Arc::clone(&balancer), &parts.members, parts.control.watch(), tasks);
+    let status = StatusSource::new(parts.control.clone(), parts.control.group_view(), parts.members.view());
+    let api = parts.api(config, identity, &status, &routing).await;
+    let agent = Agent {
+        control: parts.control.clone(),
+        members: parts.members.clone(),
+        deploy: parts.deploy.clone(),
+        balancer,
+    };
+    let doors = Doors {
+        ports,
+        status,
+        routing,
+        api,
+        control: parts.control.clone(),
+        sessions: parts.sessions.clone(),
+        invalidation: parts.invalidation.clone(),
+        peers: parts.peers(identity),
+        server_tls,
+    };
+    doors.open(config, &agent, tasks)?;
+    Ok(agent)
+}
+
+/// The parts that know each other, in the order in which they are started.
+struct Parts {
+    members: Members,
+    groups: Groups,
+    control: Control,
+    sessions: Sessions,
+    deploy: Deploy,
+    invalidation: Invalidation,
+}
+
+impl Parts {
+    async fn start(
+        config: &Config,
+        identity: &Arc<Identity>,
+        stores: &Stores,
+        balancer: &Arc<balancer::Balancer>,
+        tasks: &Tasks,
+    ) -> Result<Self, AgentError> {
+        let mesh = start_mesh(config, identity, tasks)?;
+        let fence = EpochFence::open(Arc::clone(&stores.facts)).map_err(start_error("the epoch fence"))?;
+        let members = Members::start(MembersParts {
+            identity: Arc::clone(identity),
+            config: config.clone(),
+            mesh: mesh.clone(),
+            tasks: tasks.clone(),
+        })
+        .map_err(start_error("the membership"))?;
+        let transport = Arc::new(mesh.clone());
+        let groups = Groups::new(identity.node, transport, tasks.tracker().clone(), tasks.stop());
+        let control = Control::start(ControlParts {
+            identity: Arc::clone(identity),
+            groups: groups.clone(),
+            database: Arc::clone(&stores.control),
+            snapshots: stores.snapshots.clone(),
+            mesh: mesh.clone(),
+            members: members.clone(),
+            fence: fence.clone(),
+            tasks: tasks.clone(),
+        })
+        .await
+        .map_err(start_error("the control log"))?;
+        let sessions = Sessions::start(SessionsParts {
+            groups: groups.clone(),
+            database: Arc::clone(&stores.sessions),
+            snapshots: stores.snapshots.clone(),
+            mesh: mesh.clone(),
+            control: control.clone(),
+            members: members.clone(),
+            config: config.clone(),
+            tasks: tasks.clone(),
+        })
+        .await
+        .map_err(start_error("the session groups"))?;
+        let deploy = Deploy::start(DeployParts {
+            identity: Arc::clone(identity),
+            config: config.clone(),
+            mesh: mesh.clone(),
+            control: control.clone(),
+            members: members.clone(),
+            fence,
+            balancer: Arc::clone(balancer),
+            tasks: tasks.clone(),
+        })
+        .await
+        .map_err(start_error("the apps"))?;
+        let (generation, tasks) = (identity.generation, tasks.clone());
+        let invalidation =
+            Invalidation::start(InvalidationParts { generation, mesh, members: members.clone(), tasks });
+        Ok(Self { members, groups, control, sessions, deploy, invalidation })
+    }
+
+    async fn api(
+        &self,
+        config: &Config,
+        identity: &Identity,
+        status: &StatusSource,
+        routing: &Routing,
+    ) -> PublicApi {
+        let (control, members) = (self.control.clone(), self.members.clone());
+        PublicApi {
+            cluster: Arc::new(ClusterApi {
+                status: status.clone(),
+                control: control.clone(),
+                ca_digest: node_security::ca_digest(identity.tls.ca_der()),
+                advertise: config.peer_advertise(),
+            }),
+            control: Arc::new(ControlApi { status: status.clone() }),
+            apps: Arc::new(crate::deploy::service::AppApi::new(self.deploy.clone(), control, members)),
+            sessions: Arc::new(crate::sessions::service::SessionApi::new(self.sessions.clone())),
+            cache: Arc::new(crate::invalidate::service::CacheApi::new(self.invalidation.clone())),
+            balancer: Arc::new(BalancerApi { routing: routing.clone() }),
+            health: sockets::health().await,
+        }
+    }
+
+    fn peers(self, identity: &Arc<Identity>) -> PeerApi {
+        PeerApi {
+            identity: Arc::clone(identity),
+            groups: self.groups,
+            control: self.control,
+            members: self.members,
+            sessions: self.sessions,
+            deploy: self.deploy,
+            invalidation: self.invalidation,
+        }
+    }
+}
+
+fn start_mesh(config: &Config, identity: &Identity, tasks: &Tasks) -> Result<Mesh, AgentError> {
+    let tls = node_security::client_config(&identity.tls, &[listen::ALPN_RPC])?;
+    let mesh = Mesh::new(identity.node, identity.cluster, tls, tasks.clone());
     for peer in &identity.peers {
         mesh.learn(peer.node, peer.peer);
     }
+    // Itself too: the controller acts on its own node by the same way as on the others.
     mesh.learn(identity.node, config.peer_advertise());
-    let fence = EpochFence::open(Arc::clone(&stores.facts)).map_err(start_error("the epoch fence"))?;
-    let members = Members::start(MembersParts {
-        identity: Arc::clone(identity),
-        config: config.clone(),
-        mesh: mesh.clone(),
-        tasks: tasks.clone(),
-    })
-    .map_err(start_error("the membership"))?;
-    let groups = Groups::new(identity.node, Arc::new(mesh.clone()), tasks.tracker().clone(), tasks.stop());
-    let control = Control::start(ControlParts {
-        identity: Arc::clone(identity),
-        groups: groups.clone(),
-        database: Arc::clone(&stores.control),
-        snapshots: stores.snapshots.clone(),
-        mesh: mesh.clone(),
-        members: members.clone(),
-        fence: fence.clone(),
-        tasks: tasks.clone(),
-    })
-    .await
-    .map_err(start_error("the control log"))?;
-    let balancer = Arc::new(start_balancer(config, proxy_tls).map_err(start_error("the balancer"))?);
-    let sessions = Sessions::start(SessionsParts {
-        groups: groups.clone(),
-        database: Arc::clone(&stores.sessions),
-        snapshots: stores.snapshots.clone(),
-        mesh: mesh.clone(),
-        control: control.clone(),
-        members: members.clone(),
-        config: config.clone(),
-        tasks: tasks.clone(),
-    })
-    .await
-    .map_err(start_error("the session groups"))?;
-    let deploy = Deploy::start(DeployParts {
-        identity: Arc::clone(identity),
-        config: config.clone(),
-        mesh: mesh.clone(),
-        control: control.clone(),
-        members: members.clone(),
-        fence,
-        balancer: Arc::clone(&balancer),
-        tasks: tasks.clone(),
-    })
-    .await
-    .map_err(start_error("the apps"))?;
-    let invalidation = Invalidation::start(InvalidationParts {
-        generation: identity.generation,
-        mesh: mesh.clone(),
-        members: members.clone(),
-        tasks: tasks.clone(),
-    });
-    let routing = Routing::start(Arc::clone(&balancer), &members, control.watch(), tasks);
-    let agent =
-        Agent { control: control.clone(), members: members.clone(), deploy: deploy.clone(), balancer };
-    let peers = PeerApi {
-        identity: Arc::clone(identity),
-        groups,
-        control: control.clone(),
-        members: members.clone(),
-        sessions: sessions.clone(),
-        deploy: deploy.clone(),
-        invalidation: invalidation.clone(),
-    };
-    let status = StatusSource::new(control.clone(), control.group_view(), members.view());
-    let api = PublicApi {
-        cluster: Arc::new(ClusterApi {
-            status: status.clone(),
-            control: control.clone(),
-            ca_digest: node_security::ca_digest(identity.tls.ca_der()),
-            advertise: config.peer_advertise(),
-        }),
-        control: Arc::new(ControlApi { status: status.clone() }),
-        apps: Arc::new(crate::deploy::service::AppApi::new(deploy, control.clone(), members)),
-        sessions: Arc::new(crate::sessions::service::SessionApi::new(sessions.clone())),
-        cache: Arc::new(crate::invalidate::service::CacheApi::new(invalidation.clone())),
-        balancer: Arc::new(BalancerApi { routing: routing.clone() }),
-        health: sockets::health().await,
-    };
-    let doors = Doors { ports, status, routing, peers, api, control, sessions, invalidation, server_tls };
-    doors.open(config, &agent, tasks)?;
-    Ok(agent)
+    Ok(mesh)
 }
 
 /// What is durable on this node.
@@ -346,7 +401,6 @@ fn start_balancer(
         workers: config.balancer.workers,
         trusted_proxies: config.balancer.trusted_proxies.clone(),
         tls: Some(tls),
-        ..balancer::Settings::default()
     })
 }
 

@@ -206,9 +206,13 @@ async fn ask(
     });
     let channel = Endpoint::from_static("http://peer.holdfast").connect_with_connector_lazy(connector);
     let answer = JoinServiceClient::new(channel).max_decoding_message_size(1 << 20).join(request).await;
-    answer.map(tonic::Response::into_inner).map_err(|status| match status.code() {
-        Code::Unavailable => BootstrapError::NoController(status.message().to_owned()),
-        _ => BootstrapError::Refused(status.message().to_owned()),
+    answer.map(tonic::Response::into_inner).map_err(|status| {
+        let words = status.message().to_owned();
+        if status.code() == Code::Unavailable {
+            BootstrapError::NoController(words)
+        } else {
+            BootstrapError::Refused(words)
+        }
     })
 }
 

@@ -11,14 +11,24 @@ pub mod ids;
 pub mod limits;
 
 /// The operator's and the apps' API, package `holdfast.v1`. Also the source of every `--json`.
-#[allow(clippy::all, clippy::allow_attributes_without_reason, reason = "generated code")]
+#[allow(
+    clippy::all,
+    clippy::too_many_lines,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/holdfast.v1.rs"));
 }
 
 /// What nodes say to one another, package `holdfast.peer.v1`.
 pub mod peer {
-    #[allow(clippy::all, clippy::allow_attributes_without_reason, reason = "generated code")]
+    #[allow(
+        clippy::all,
+        clippy::too_many_lines,
+        clippy::allow_attributes_without_reason,
+        reason = "generated code"
+    )]
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/holdfast.peer.v1.rs"));
     }
@@ -27,7 +37,12 @@ pub mod peer {
 
 /// What replicated logs hold, package `holdfast.log.v1`.
 pub mod log {
-    #[allow(clippy::all, clippy::allow_attributes_without_reason, reason = "generated code")]
+    #[allow(
+        clippy::all,
+        clippy::too_many_lines,
+        clippy::allow_attributes_without_reason,
+        reason = "generated code"
+    )]
     pub mod v1 {
         include!(concat!(env!("OUT_DIR"), "/holdfast.log.v1.rs"));
     }

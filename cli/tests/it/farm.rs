@@ -169,7 +169,9 @@ impl Farm {
 
     pub async fn redis(&self, node: usize) -> redis::aio::MultiplexedConnection {
         let client = redis::Client::open(format!("redis://{}", self.nodes[node].resp)).unwrap();
-        client.get_multiplexed_async_connection().await.unwrap()
+        // The client's own patience, half a second, is shorter than an election.
+        let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        client.get_multiplexed_async_connection_with_config(&config).await.unwrap()
     }
 
     /// The ends of all logs, for a failure's message.

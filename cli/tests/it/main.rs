@@ -2,6 +2,7 @@
 //! Redis client. Farms are real processes on loopback.
 
 #![allow(clippy::unwrap_used, reason = "a test that can not go on should say where")]
+#![allow(clippy::print_stdout, reason = "what was not run is told to whoever runs the tests")]
 
 mod bad_input;
 mod deploys;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use balancer::{Availability, Backend, BackendKey, BackendStats, Snapshot, Target};
-use node_core::control::{ControlState, ReleaseRecord, Route};
+use node_core::control::{ControlState, ReleaseRecord};
 use node_core::membership::{MemberStatus, takes_traffic};
 use proto::ids::{NodeId, ReleaseId};
 use proto::peer::{InstanceState, NodeState};
@@ -36,7 +36,7 @@ pub(super) fn snapshot(view: &View, state: &ControlState) -> Snapshot {
 }
 
 fn route(app: &str, release: &ReleaseRecord) -> balancer::Route {
-    let route = release.route.clone().unwrap_or_else(Route::default);
+    let route = release.route.clone().unwrap_or_default();
     balancer::Route {
         app: app.to_owned(),
         hosts: route.hosts.into_iter().collect(),
