@@ -56,7 +56,8 @@ mod tests {
     #[test]
     fn a_fact_is_there_after_a_restart_and_one_that_is_too_large_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let open = || Facts::new(Database::open(dir.path(), Options { cache_bytes: 1 << 20 }).unwrap());
+        let open =
+            || Facts::new(Database::open(&dir.path().join("db"), Options { cache_bytes: 1 << 20 }).unwrap());
         let facts = open();
         assert_eq!(facts.get("epoch").unwrap(), None);
         facts.put("epoch", b"7").unwrap();

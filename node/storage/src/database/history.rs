@@ -2,9 +2,9 @@
 //!
 //! sled answers the damage of its file by leaving out what was there, down to an empty database. A
 //! node that took that for a new disk would vote again in terms in which it has voted. So each time
-//! it is opened a number is written into the database, and then into a file of its own: a database
-//! that has a lower number than the file has lost something. What it lost since it was opened last,
-//! the raft logs have to find out themselves.
+//! it is opened a number is written into the database, and then into a file beside its folder: a
+//! database that has a lower number than the file has lost something, also when the whole folder was
+//! removed. What it lost since it was opened last, the raft logs have to find out themselves.
 
 use std::path::Path;
 
@@ -12,13 +12,14 @@ use crate::{StorageError, files};
 
 /// Above every raft group's keys and the facts.
 const KEY: &[u8] = b"\xff\xffopened";
-const FILE: &str = "opened";
+/// What the file beside a database's folder ends with.
+const EXTENSION: &str = "opened";
 
 /// # Errors
 /// [`StorageError::Corrupt`] when the database is older than the file beside it.
 pub(super) fn go_on(db: &sled::Db, folder: &Path) -> Result<(), StorageError> {
     let corrupt = |reason: String| StorageError::Corrupt { path: folder.to_owned(), reason };
-    let path = folder.join(FILE);
+    let path = folder.with_extension(EXTENSION);
     let beside = if path.try_exists().map_err(StorageError::file("look at", &path))? {
         number(&files::read_bounded(&path, 8)?)
             .ok_or_else(|| corrupt(format!("{} holds no number", path.display())))?

@@ -20,7 +20,7 @@ fn the_log_and_the_state_machine_pass_openrafts_suite_on_sled() {
 #[test]
 fn commits_that_come_together_share_a_sync() {
     let dir = tempfile::tempdir().unwrap();
-    let database = Database::open(dir.path(), OPTIONS).unwrap();
+    let database = Database::open(&dir.path().join("db"), OPTIONS).unwrap();
     let before = database.stats();
     let (tell, told) = mpsc::channel();
     for n in 0..500u32 {
@@ -40,7 +40,7 @@ fn commits_that_come_together_share_a_sync() {
 #[test]
 fn a_range_is_deleted_in_steps_and_later_writes_into_it_stay_out_of_it() {
     let dir = tempfile::tempdir().unwrap();
-    let database = Database::open(dir.path(), OPTIONS).unwrap();
+    let database = Database::open(&dir.path().join("db"), OPTIONS).unwrap();
     let commit = |batch: Batch| {
         let (tell, told) = mpsc::channel();
         database.commit(batch, Box::new(move |result| tell.send(result).unwrap()));
@@ -79,28 +79,41 @@ fn a_range_is_deleted_in_steps_and_later_writes_into_it_stay_out_of_it() {
 #[test]
 fn a_damaged_database_is_told_apart_from_a_fault_of_the_disk() {
     let dir = tempfile::tempdir().unwrap();
-    drop(Database::open(dir.path(), OPTIONS).unwrap());
+    let folder = dir.path().join("db");
+    drop(Database::open(&folder, OPTIONS).unwrap());
     // The configuration file carries a checksum.
-    std::fs::write(dir.path().join("conf"), b"garbage that is no configuration").unwrap();
-    let opened = Database::open(dir.path(), OPTIONS);
+    std::fs::write(folder.join("conf"), b"garbage that is no configuration").unwrap();
+    let opened = Database::open(&folder, OPTIONS);
     assert!(matches!(opened, Err(node_storage::StorageError::Corrupt { .. })));
 }
 
 #[test]
 fn a_database_that_forgot_everything_is_not_taken_for_a_new_one() {
     let dir = tempfile::tempdir().unwrap();
-    drop(Database::open(dir.path(), OPTIONS).unwrap());
-    drop(Database::open(dir.path(), OPTIONS).unwrap());
+    let folder = dir.path().join("db");
+    drop(Database::open(&folder, OPTIONS).unwrap());
+    drop(Database::open(&folder, OPTIONS).unwrap());
     // sled opens what is left of such a file as an empty database.
-    let file = dir.path().join("db");
+    let file = folder.join("db");
     let mut bytes = std::fs::read(&file).unwrap();
     bytes[..64].fill(0xff);
     std::fs::write(&file, bytes).unwrap();
-    for snapshot in std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()) {
+    for snapshot in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
         if snapshot.file_name().unwrap().to_string_lossy().starts_with("snap.") {
             std::fs::remove_file(snapshot).unwrap();
         }
     }
-    let opened = Database::open(dir.path(), OPTIONS);
+    let opened = Database::open(&folder, OPTIONS);
+    assert!(matches!(opened, Err(node_storage::StorageError::Corrupt { .. })));
+}
+
+#[test]
+fn a_database_whose_folder_was_removed_is_not_taken_for_a_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("db");
+    drop(Database::open(&folder, OPTIONS).unwrap());
+    std::fs::remove_dir_all(&folder).unwrap();
+    // A replica that began anew under its old name would vote where it has voted.
+    let opened = Database::open(&folder, OPTIONS);
     assert!(matches!(opened, Err(node_storage::StorageError::Corrupt { .. })));
 }
