@@ -22,6 +22,9 @@ fn main() -> ExitCode {
     }
     let started = Balancer::start(Settings { http: listen, workers: 1, ..Settings::default() });
     let Ok(balancer) = started else { return ExitCode::FAILURE };
+    for (place, address) in backends.iter().enumerate() {
+        balancer.serve_instance("app", &place.to_string(), *address);
+    }
     balancer.publish(snapshot(&backends));
     balancer.open();
     // Until it is killed.

@@ -1,19 +1,22 @@
-//! What is known of each backend beyond the snapshot: how it has behaved.
+//! The backends as the workers see them: the newest snapshot, joined with how each has behaved.
+//!
+//! A state is kept under (node, generation, instance) and outlives snapshots; the join is done once per
+//! snapshot, so that a request looks nothing up.
+
+mod ejection;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
+use crate::link::Link;
 use crate::snapshot::{Availability, BackendKey, Snapshot};
-
-/// Failures in a row after which a backend is left out.
-const EJECT_AFTER: u32 = 5;
-/// For how long, the first time and at most; it doubles each time.
-const EJECT_FIRST: Duration = Duration::from_secs(1);
-const EJECT_DOUBLINGS_MAX: u32 = 5;
+use crate::table::{LiveBackend, LiveRoute, Table};
+use ejection::Ejection;
 
 /// One backend's counters, for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,25 +31,25 @@ pub struct BackendStats {
 /// One backend's state, shared by all workers.
 pub struct BackendState {
     requests: AtomicU64,
+    answers: AtomicU64,
     failures: AtomicU64,
     in_flight: AtomicU32,
-    failed_in_a_row: AtomicU32,
-    ejections: AtomicU32,
-    /// In ms since the process began; 0 is never.
-    ejected_until_ms: AtomicU64,
+    ejection: Ejection,
     lost: watch::Sender<bool>,
+    /// Under which a peer's connections are kept.
+    pub link: Link,
 }
 
 impl BackendState {
     fn new() -> Self {
         Self {
             requests: AtomicU64::new(0),
+            answers: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             in_flight: AtomicU32::new(0),
-            failed_in_a_row: AtomicU32::new(0),
-            ejections: AtomicU32::new(0),
-            ejected_until_ms: AtomicU64::new(0),
+            ejection: Ejection::default(),
             lost: watch::Sender::new(false),
+            link: Link::open(),
         }
     }
 
@@ -54,41 +57,52 @@ impl BackendState {
     pub fn begin(self: &Arc<Self>) -> InFlight {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight { state: Arc::clone(self) }
+        let is_trial = self.ejection.is_suspected() && self.ejection.begin(now_ms());
+        InFlight { state: Arc::clone(self), is_trial }
     }
 
-    pub fn succeeded(&self) {
-        self.failed_in_a_row.store(0, Ordering::Relaxed);
-        self.ejections.store(0, Ordering::Relaxed);
-    }
-
-    /// It did not answer, or not in HTTP.
-    pub fn failed(&self) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
-        if self.failed_in_a_row.fetch_add(1, Ordering::Relaxed) + 1 >= EJECT_AFTER {
-            self.failed_in_a_row.store(0, Ordering::Relaxed);
-            let times = self.ejections.fetch_add(1, Ordering::Relaxed).min(EJECT_DOUBLINGS_MAX);
-            let pause = EJECT_FIRST * 2u32.pow(times);
-            self.ejected_until_ms.store(now_ms() + millis(pause), Ordering::Relaxed);
-        }
+    /// How many requests it has answered: a backend that answers others is only slow.
+    pub fn answers(&self) -> u64 {
+        self.answers.load(Ordering::Relaxed)
     }
 
     pub fn is_ejected(&self) -> bool {
-        self.ejected_until_ms.load(Ordering::Relaxed) > now_ms()
+        // The clock is only read where it matters, which is hardly ever.
+        self.ejection.is_suspected() && self.ejection.is_out(now_ms())
     }
 
-    /// Returns when the backend's node is lost.
-    pub async fn lost(&self) {
-        let mut lost = self.lost.subscribe();
-        if lost.wait_for(|lost| *lost).await.is_err() {
-            std::future::pending().await
-        }
+    /// Changes to true when the backend's node is lost.
+    pub fn lost(&self) -> watch::Receiver<bool> {
+        self.lost.subscribe()
+    }
+
+    fn learn(&self, availability: Availability) {
+        let lost = availability == Availability::Lost;
+        self.lost.send_if_modified(|known| std::mem::replace(known, lost) != lost);
+        self.link.set_open(availability == Availability::Serving);
     }
 }
 
 /// A request that is with a backend.
 pub struct InFlight {
     state: Arc<BackendState>,
+    is_trial: bool,
+}
+
+impl InFlight {
+    pub fn state(&self) -> &BackendState {
+        &self.state
+    }
+
+    pub fn succeeded(&self) {
+        self.state.answers.fetch_add(1, Ordering::Relaxed);
+        self.state.ejection.succeeded();
+    }
+
+    pub fn failed(&self) {
+        self.state.failures.fetch_add(1, Ordering::Relaxed);
+        self.state.ejection.failed(now_ms(), self.is_trial);
+    }
 }
 
 impl Drop for InFlight {
@@ -97,32 +111,47 @@ impl Drop for InFlight {
     }
 }
 
-/// The states of all backends. They are looked up once a request and changed with snapshots.
+/// All backends. Changed with snapshots alone.
 #[derive(Default)]
 pub struct Backends {
-    states: RwLock<HashMap<BackendKey, Arc<BackendState>>>,
+    table: ArcSwap<Table>,
+    states: Mutex<HashMap<BackendKey, Arc<BackendState>>>,
 }
 
 impl Backends {
-    /// Makes states for new backends and forgets those of backends that are gone.
-    pub fn adopt(&self, snapshot: &Snapshot) {
-        let mut states = self.states.write().unwrap_or_else(PoisonError::into_inner);
-        let mut fresh = HashMap::new();
-        for backend in snapshot.routes.iter().flat_map(|route| &route.backends) {
-            let state = states.remove(&backend.key).unwrap_or_else(|| Arc::new(BackendState::new()));
-            let lost = backend.availability == Availability::Lost;
-            state.lost.send_if_modified(|known| std::mem::replace(known, lost) != lost);
-            fresh.insert(backend.key.clone(), state);
-        }
-        *states = fresh;
+    pub fn table(&self) -> Arc<Table> {
+        self.table.load_full()
     }
 
-    pub fn get(&self, key: &BackendKey) -> Option<Arc<BackendState>> {
-        self.states.read().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+    /// Makes states for new backends, keeps those of the known, and gives up on those that are gone.
+    pub fn publish(&self, snapshot: Snapshot) {
+        let mut states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fresh = HashMap::new();
+        let mut live = |backend: crate::Backend| {
+            let state = match fresh.get(&backend.key) {
+                Some(known) => Arc::clone(known),
+                None => states.remove(&backend.key).unwrap_or_else(|| Arc::new(BackendState::new())),
+            };
+            state.learn(backend.availability);
+            fresh.insert(backend.key.clone(), Arc::clone(&state));
+            LiveBackend::new(backend, state)
+        };
+        let mut routes = Vec::new();
+        for mut route in snapshot.routes {
+            let backends = std::mem::take(&mut route.backends).into_iter().map(&mut live).collect();
+            routes.push(LiveRoute { route, backends });
+        }
+        // The one that is missing has ended, or its node came back as another: what waits for it waits
+        // in vain.
+        for gone in states.values() {
+            gone.learn(Availability::Lost);
+        }
+        *states = fresh;
+        self.table.store(Arc::new(Table::new(routes)));
     }
 
     pub fn stats(&self) -> Vec<BackendStats> {
-        let states = self.states.read().unwrap_or_else(PoisonError::into_inner);
+        let states = self.states.lock().unwrap_or_else(PoisonError::into_inner);
         let stats = |(key, state): (&BackendKey, &Arc<BackendState>)| BackendStats {
             key: key.clone(),
             requests: state.requests.load(Ordering::Relaxed),
@@ -138,10 +167,6 @@ impl Backends {
 
 fn now_ms() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
-    // From 1 on, since 0 is never.
-    millis(START.get_or_init(Instant::now).elapsed()) + 1
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+    let elapsed = START.get_or_init(Instant::now).elapsed();
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX - 1) + 1
 }

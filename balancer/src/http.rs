@@ -4,10 +4,12 @@
 //! is refused, and what is sent on is framed anew.
 
 pub mod body;
+pub mod fields;
 pub mod head;
 pub mod rewrite;
 
 pub use body::{BodyDecoder, Decoded};
+pub use fields::{Headers, Meaning};
 pub use head::{Framing, HeadError, RequestHead, ResponseHead};
 
 /// Bytes of a head, and so of what is buffered before one is understood.

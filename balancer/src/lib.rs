@@ -19,27 +19,29 @@
 mod backends;
 pub mod http;
 mod instances;
+mod link;
 mod listen;
 mod pick;
 mod pool;
 mod proxy;
 mod snapshot;
 mod stream;
+mod table;
+mod wire;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use backends::Backends;
 use instances::Instances;
-use pool::Pool;
 use proxy::Proxy;
 
 pub use backends::BackendStats;
@@ -72,6 +74,7 @@ pub struct Balancer {
     shared: Arc<Shared>,
     /// The owner's side runs on the agent's runtime.
     owner: Proxy,
+    owner_begins: Once,
     tracker: TaskTracker,
     /// Clients may come.
     opened: CancellationToken,
@@ -84,9 +87,10 @@ pub struct Balancer {
 
 /// What all workers share.
 pub(crate) struct Shared {
-    pub snapshot: ArcSwap<Snapshot>,
     pub backends: Backends,
     pub instances: Instances,
+    /// Some backend may have gone.
+    pub changes: watch::Sender<()>,
     pub trusted_proxies: Vec<IpAddr>,
     pub tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -104,9 +108,9 @@ impl Balancer {
             count => count,
         };
         let shared = Arc::new(Shared {
-            snapshot: ArcSwap::default(),
             backends: Backends::default(),
             instances: Instances::default(),
+            changes: watch::Sender::default(),
             trusted_proxies: settings.trusted_proxies,
             tls: settings.tls,
         });
@@ -127,10 +131,11 @@ impl Balancer {
                 threads.push(builder.spawn(move || worker.run()).map_err(StartError::Thread)?);
             }
         }
-        let owner = Proxy::new(Arc::clone(&shared), Pool::new(shared.tls.clone()));
+        let owner = Proxy::new(Arc::clone(&shared));
         Ok(Self {
             shared,
             owner,
+            owner_begins: Once::new(),
             tracker: TaskTracker::new(),
             opened,
             closing,
@@ -146,8 +151,8 @@ impl Balancer {
 
     /// Replaces the routes and backends. What is being answered goes on.
     pub fn publish(&self, snapshot: Snapshot) {
-        self.shared.backends.adopt(&snapshot);
-        self.shared.snapshot.store(Arc::new(snapshot));
+        self.shared.backends.publish(snapshot);
+        self.shared.changes.send_replace(());
     }
 
     /// What this node's proxies have seen of each backend.
@@ -155,15 +160,16 @@ impl Balancer {
         self.shared.backends.stats()
     }
 
-    /// From now on requests that peers send for this instance go to this address.
+    /// From now on requests for this instance, this node's clients' and peers', may go to this address.
     pub fn serve_instance(&self, app: &str, instance: &str, address: SocketAddr) {
         self.shared.instances.serve(app, instance, address);
     }
 
-    /// From now on peers' requests for this instance are refused, and may be retried elsewhere by
-    /// them whatever they are.
+    /// From now on no request goes to this instance, whatever a snapshot says. What is refused may be
+    /// retried elsewhere, whatever it is, and idle connections to it are closed.
     pub fn stop_instance(&self, app: &str, instance: &str) {
         self.shared.instances.stop(app, instance);
+        self.shared.changes.send_replace(());
     }
 
     /// Waits until no request is with the instance, from whatever side.
@@ -177,11 +183,16 @@ impl Balancer {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        self.owner_begins.call_once(|| {
+            let (proxy, closing) = (self.owner.clone(), self.closing.clone());
+            self.tracker.spawn(async move { proxy.keep_pool(closing).await });
+        });
         let (proxy, closing, abort) = (self.owner.clone(), self.closing.clone(), self.abort.clone());
         self.tracker.spawn(async move {
             tokio::select! {
-                () = abort.cancelled() => {}
+                biased;
                 () = proxy.serve_peer(stream, closing) => {}
+                () = abort.cancelled() => {}
             }
         });
     }

@@ -5,15 +5,16 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::pool::Pool;
+use crate::pool;
 use crate::proxy::Proxy;
 use crate::{Shared, StartError};
 
@@ -46,6 +47,9 @@ fn bind(address: SocketAddr) -> std::io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
+    // What is accepted inherits these, which saves a system call each per connection.
+    socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_keepalive(&pool::keepalive())?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -63,65 +67,69 @@ impl Worker {
 
     async fn serve(self) {
         let tracker = TaskTracker::new();
-        let proxy = Proxy::new(Arc::clone(&self.shared), Pool::new(self.shared.tls.clone()));
+        let proxy = Proxy::new(Arc::clone(&self.shared));
         let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         tokio::select! {
             () = self.closing.cancelled() => return,
             () = self.opened.cancelled() => {}
         }
+        let (keeper, closing) = (proxy.clone(), self.closing.clone());
+        tracker.spawn(async move { keeper.keep_pool(closing).await });
+        let door = Door { proxy, slots, tracker, closing: self.closing, abort: self.abort };
         for socket in self.sockets {
             match socket.listen(BACKLOG).and_then(|()| TcpListener::from_std(socket.into())) {
-                Ok(listener) => {
-                    let accept = accept(
-                        listener,
-                        proxy.clone(),
-                        Arc::clone(&slots),
-                        tracker.clone(),
-                        self.closing.clone(),
-                        self.abort.clone(),
-                    );
-                    tracker.spawn(accept);
-                }
+                Ok(listener) => drop(door.tracker.spawn(door.clone().accept(listener))),
                 Err(error) => tracing::error!(%error, "a public listener can not be used"),
             }
         }
-        self.closing.cancelled().await;
-        tracker.close();
-        tracker.wait().await;
+        door.closing.cancelled().await;
+        door.tracker.close();
+        door.tracker.wait().await;
     }
 }
 
-async fn accept(
-    listener: TcpListener,
+/// What every connection of a worker needs.
+#[derive(Clone)]
+struct Door {
     proxy: Proxy,
     slots: Arc<Semaphore>,
     tracker: TaskTracker,
     closing: CancellationToken,
     abort: CancellationToken,
-) {
-    loop {
-        let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            () = closing.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a public port can not accept");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
+}
+
+impl Door {
+    async fn accept(self, listener: TcpListener) {
+        loop {
+            let Ok(slot) = Arc::clone(&self.slots).acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                () = self.closing.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, address)) => self.serve(stream, address, slot),
+                Err(error) => {
+                    tracing::warn!(%error, "a public port can not accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
-        };
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a client went at once");
-            continue;
         }
-        let (proxy, closing, abort) = (proxy.clone(), closing.clone(), abort.clone());
-        tracker.spawn(async move {
+        // Those whom the kernel has let in already would be reset.
+        let mut context = Context::from_waker(Waker::noop());
+        while let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned()
+            && let Poll::Ready(Ok((stream, address))) = listener.poll_accept(&mut context)
+        {
+            self.serve(stream, address, slot);
+        }
+    }
+
+    fn serve(&self, stream: TcpStream, address: SocketAddr, slot: OwnedSemaphorePermit) {
+        let (proxy, closing, abort) = (self.proxy.clone(), self.closing.clone(), self.abort.clone());
+        self.tracker.spawn(async move {
             tokio::select! {
-                () = abort.cancelled() => {}
+                biased;
                 () = proxy.serve_client(stream, address.ip(), closing) => {}
+                () = abort.cancelled() => {}
             }
             drop(slot);
         });

@@ -1,28 +1,47 @@
 //! Which backend a request goes to: a pure choice.
 
-use crate::snapshot::{Availability, Backend};
+/// What speaks for a backend at this moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    Sound,
+    /// It has not answered of late.
+    Ejected,
+    /// It takes nothing, or this request was there already.
+    Out,
+}
 
-/// The backend whose turn it is, by its place.
+/// The backend whose turn it is, by its place among `count`.
 ///
-/// Those in `tried` are never chosen. An ejected one is chosen only where half of the others or more
-/// are ejected too: then the fault is more likely to be common to all, and suspicion alone must not
-/// empty a set.
+/// One that is out is never chosen. An ejected one is chosen only where fewer than half of those that
+/// could serve are sound: then the fault is more likely to be common to all, and suspicion alone must
+/// not empty a set. A retry prefers the sound ones even then.
 pub fn round_robin(
-    backends: &[Backend],
+    count: usize,
     turn: usize,
-    tried: &[usize],
-    is_ejected: impl Fn(&Backend) -> bool,
+    is_retry: bool,
+    standing: impl Fn(usize) -> Standing,
 ) -> Option<usize> {
-    let able =
-        |place: &usize| backends[*place].availability == Availability::Serving && !tried.contains(place);
-    let serving: Vec<usize> = (0..backends.len()).filter(able).collect();
-    let sound: Vec<usize> = serving.iter().copied().filter(|place| !is_ejected(&backends[*place])).collect();
-    let chosen = if sound.len() * 2 > serving.len() || !sound.is_empty() && !tried.is_empty() {
-        &sound
-    } else {
-        &serving
+    let (mut sound, mut able) = (0, 0);
+    for place in 0..count {
+        match standing(place) {
+            Standing::Sound => (sound, able) = (sound + 1, able + 1),
+            Standing::Ejected => able += 1,
+            Standing::Out => {}
+        }
+    }
+    let only_sound = sound * 2 >= able || (is_retry && sound > 0);
+    let wanted = |place: &usize| match standing(*place) {
+        Standing::Sound => true,
+        Standing::Ejected => !only_sound,
+        Standing::Out => false,
     };
-    if chosen.is_empty() { None } else { Some(chosen[turn % chosen.len()]) }
+    let among = if only_sound { sound } else { able };
+    if among == 0 {
+        return None;
+    }
+    let chosen = (0..count).filter(wanted).nth(turn % among);
+    // An ejection may have begun between the two looks.
+    chosen.or_else(|| (0..count).find(|place| standing(*place) != Standing::Out))
 }
 
 #[cfg(test)]
@@ -30,55 +49,59 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::snapshot::{BackendKey, Target};
 
-    fn backend(instance: usize, availability: Availability) -> Backend {
-        let key = BackendKey { node: 1, generation: 1, app: "a".to_owned(), instance: instance.to_string() };
-        let target = Target::Local(([127, 0, 0, 1], 1).into());
-        Backend { key, release: String::new(), target, availability }
-    }
-
-    fn serving(count: usize) -> Vec<Backend> {
-        (0..count).map(|instance| backend(instance, Availability::Serving)).collect()
+    fn any_standing() -> impl Strategy<Value = Standing> {
+        prop_oneof![Just(Standing::Sound), Just(Standing::Ejected), Just(Standing::Out)]
     }
 
     proptest! {
         #[test]
-        fn turns_are_spread_evenly_over_those_that_serve(count in 1usize..8, start in 0usize..100) {
-            let backends = serving(count);
-            let mut taken = vec![0; count];
-            for turn in start..start + 10 * count {
-                taken[round_robin(&backends, turn, &[], |_| false).unwrap()] += 1;
+        fn turns_are_spread_evenly_over_those_that_are_chosen_at_all(
+            standings in proptest::collection::vec(any_standing(), 0..8),
+            start in 0usize..100,
+        ) {
+            let count = standings.len();
+            let mut taken = vec![0usize; count];
+            for turn in start..start + 840 {
+                if let Some(place) = round_robin(count, turn, false, |place| standings[place]) {
+                    taken[place] += 1;
+                }
             }
-            prop_assert!(taken.iter().all(|times| *times == 10));
+            let times: Vec<usize> = taken.into_iter().filter(|times| *times > 0).collect();
+            // 840 is divided by every number up to eight.
+            prop_assert!(times.iter().all(|one| *one == 840 / times.len()), "{times:?}");
         }
 
         #[test]
-        fn one_that_was_tried_or_does_not_serve_is_never_chosen(
-            states in proptest::collection::vec((0u8..3, any::<bool>(), any::<bool>()), 0..8),
-            turn in any::<u16>(),
+        fn one_that_is_out_is_never_chosen_and_suspicion_alone_never_empties_a_set(
+            standings in proptest::collection::vec(any_standing(), 0..8),
+            turn in any::<usize>(),
+            is_retry in any::<bool>(),
         ) {
-            let kinds = [Availability::Serving, Availability::Draining, Availability::Lost];
-            let backends: Vec<Backend> = states.iter().enumerate()
-                .map(|(n, (kind, _, _))| backend(n, kinds[usize::from(*kind)])).collect();
-            let tried: Vec<usize> = (0..states.len()).filter(|n| states[*n].1).collect();
-            let ejected = |backend: &Backend| states[backend.key.instance.parse::<usize>().unwrap()].2;
-            let chosen = round_robin(&backends, usize::from(turn), &tried, ejected);
-            let able = (0..states.len()).filter(|n| states[*n].0 == 0 && !states[*n].1).count();
-            prop_assert_eq!(chosen.is_some(), able > 0, "suspicion alone never empties a set");
+            let chosen = round_robin(standings.len(), turn, is_retry, |place| standings[place]);
+            let able = standings.iter().filter(|standing| **standing != Standing::Out).count();
+            let sound = standings.iter().filter(|standing| **standing == Standing::Sound).count();
+            prop_assert_eq!(chosen.is_some(), able > 0);
             if let Some(place) = chosen {
-                prop_assert_eq!(backends[place].availability, Availability::Serving);
-                prop_assert!(!tried.contains(&place));
+                prop_assert_ne!(standings[place], Standing::Out);
+                if sound * 2 >= able {
+                    prop_assert_eq!(standings[place], Standing::Sound);
+                }
+                if is_retry && sound > 0 {
+                    prop_assert_eq!(standings[place], Standing::Sound);
+                }
             }
         }
     }
 
     #[test]
-    fn an_ejected_backend_is_left_out_while_most_are_sound() {
-        let backends = serving(3);
-        for turn in 0..10 {
-            let chosen = round_robin(&backends, turn, &[], |backend| backend.key.instance == "0");
-            assert_ne!(chosen, Some(0));
-        }
+    fn one_of_two_may_be_left_out_and_two_of_three_may_not() {
+        let chosen = |standings: &[Standing]| -> std::collections::BTreeSet<usize> {
+            let pick = |turn| round_robin(standings.len(), turn, false, |place| standings[place]);
+            (0..10).filter_map(pick).collect()
+        };
+        assert_eq!(chosen(&[Standing::Ejected, Standing::Sound]), [1].into());
+        let most = [Standing::Ejected, Standing::Sound, Standing::Ejected];
+        assert_eq!(chosen(&most), [0, 1, 2].into());
     }
 }

@@ -1,9 +1,10 @@
 //! Request and response heads.
 
-use std::ops::Range;
+use std::mem::MaybeUninit;
 
 use bytes::{Bytes, BytesMut};
 
+use super::fields::{Headers, Meaning, Span, tokens};
 use super::{HEAD_BYTES_MAX, HEADERS_MAX};
 
 /// Why a head is refused. The number is the status that a client is told.
@@ -43,54 +44,16 @@ pub enum Framing {
     Close,
 }
 
-/// A header's place in the head.
-#[derive(Debug, Clone)]
-struct Field {
-    name: Range<usize>,
-    value: Range<usize>,
-}
-
-/// The headers of a head, in order, as they came.
-#[derive(Debug, Clone)]
-pub struct Headers {
-    raw: Bytes,
-    fields: Vec<Field>,
-}
-
-impl Headers {
-    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.fields.iter().map(|field| (&self.raw[field.name.clone()], &self.raw[field.value.clone()]))
-    }
-
-    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.iter().filter(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
-    }
-
-    pub fn first<'a>(&'a self, name: &'a str) -> Option<&'a [u8]> {
-        self.all(name).next()
-    }
-
-    /// Whether a comma-separated list header has this token.
-    pub fn has_token(&self, name: &str, token: &str) -> bool {
-        self.all(name).flat_map(tokens).any(|known| known.eq_ignore_ascii_case(token.as_bytes()))
-    }
-}
-
-/// The members of a comma-separated list, trimmed, empty ones left out.
-pub fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
-    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|token| !token.is_empty())
-}
-
 /// A request's head.
 #[derive(Debug, Clone)]
 pub struct RequestHead {
     pub headers: Headers,
-    method: Range<usize>,
-    target: Range<usize>,
+    method: Span,
+    target: Span,
     /// HTTP/1.1, else 1.0.
     pub is_1_1: bool,
     pub framing: Framing,
-    host: Range<usize>,
+    host: Span,
 }
 
 impl RequestHead {
@@ -104,14 +67,9 @@ impl RequestHead {
             let _line = buffer.split_to(2);
         }
         let Some(raw) = split_head(buffer)? else { return Ok(None) };
-        let mut slots = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut parsed = httparse::Request::new(&mut slots);
-        match parsed.parse(&raw) {
-            Ok(httparse::Status::Complete(_)) => {}
-            Ok(httparse::Status::Partial) => return Err(HeadError::Syntax),
-            Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge),
-            Err(_) => return Err(HeadError::Syntax),
-        }
+        let mut slots = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+        let mut parsed = httparse::Request::new(&mut []);
+        whole(parsed.parse_with_uninit_headers(&raw, &mut slots))?;
         let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
             return Err(HeadError::Syntax);
         };
@@ -122,26 +80,30 @@ impl RequestHead {
         if !(target.starts_with('/') || (target == "*" && method == "OPTIONS")) {
             return Err(HeadError::Syntax);
         }
-        let (method, target) = (place(&raw, method.as_bytes()), place(&raw, target.as_bytes()));
-        let fields = fields(&raw, parsed.headers);
+        let (method, target) = (Span::of(&raw, method.as_bytes()), Span::of(&raw, target.as_bytes()));
+        let headers = Headers::new(&raw, parsed.headers);
         let is_1_1 = version == 1;
-        let headers = Headers { raw, fields };
         let framing = request_framing(&headers, is_1_1)?;
         let host = host(&headers, is_1_1)?;
         Ok(Some(Self { headers, method, target, is_1_1, framing, host }))
     }
 
     pub fn method(&self) -> &[u8] {
-        &self.headers.raw[self.method.clone()]
+        self.headers.part(self.method)
     }
 
     pub fn target(&self) -> &[u8] {
-        &self.headers.raw[self.target.clone()]
+        self.headers.part(self.target)
     }
 
     /// Empty where an HTTP/1.0 request has none.
     pub fn host(&self) -> &[u8] {
-        &self.headers.raw[self.host.clone()]
+        self.headers.part(self.host)
+    }
+
+    /// Whether the answer has no body whatever its head says.
+    pub fn is_head(&self) -> bool {
+        self.method() == b"HEAD"
     }
 
     /// Whether executing it twice is the same as once (RFC 9110, 9.2.2).
@@ -149,27 +111,28 @@ impl RequestHead {
         matches!(self.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
     }
 
-    /// Whether the client wants to go on on this connection.
+    /// Whether the client wants to go on on this connection. Keeping one of HTTP/1.0 alive has no use
+    /// today and needs rules of its own.
     pub fn keeps_alive(&self) -> bool {
-        if self.is_1_1 {
-            !self.headers.has_token("connection", "close")
-        } else {
-            // Keeping one of HTTP/1.0 alive has no use today and needs rules of its own.
-            false
-        }
+        self.is_1_1 && !self.headers.lists(Meaning::Connection, "close")
     }
 
-    /// The protocol that the client asks to switch to.
+    /// The protocol that the client asks to switch to. Other versions of HTTP are not asked for: in a
+    /// tunnel of HTTP/2 a client could send requests past every rule of this proxy.
     pub fn upgrade(&self) -> Option<&[u8]> {
-        if self.is_1_1 && self.headers.has_token("connection", "upgrade") {
-            self.headers.first("upgrade")
-        } else {
-            None
+        if !self.is_1_1 || !self.headers.lists(Meaning::Connection, "upgrade") {
+            return None;
         }
+        let protocol = self.headers.value(Meaning::Upgrade)?;
+        let is_http = |token: &[u8]| {
+            let token = token.to_ascii_lowercase();
+            token.starts_with(b"h2") || token.starts_with(b"http") || token.starts_with(b"tls")
+        };
+        if tokens(protocol).any(is_http) { None } else { Some(protocol) }
     }
 
     pub fn expects_continue(&self) -> bool {
-        self.is_1_1 && self.headers.has_token("expect", "100-continue")
+        self.is_1_1 && self.headers.lists(Meaning::Expect, "100-continue")
     }
 }
 
@@ -178,7 +141,7 @@ impl RequestHead {
 pub struct ResponseHead {
     pub headers: Headers,
     pub status: u16,
-    reason: Range<usize>,
+    reason: Span,
     pub framing: Framing,
     pub keeps_alive: bool,
 }
@@ -191,29 +154,24 @@ impl ResponseHead {
     /// See [`HeadError`]; the other side does not speak HTTP.
     pub fn take(buffer: &mut BytesMut, is_head_request: bool) -> Result<Option<Self>, HeadError> {
         let Some(raw) = split_head(buffer)? else { return Ok(None) };
-        let mut slots = [httparse::EMPTY_HEADER; HEADERS_MAX];
-        let mut parsed = httparse::Response::new(&mut slots);
-        match parsed.parse(&raw) {
-            Ok(httparse::Status::Complete(_)) => {}
-            Ok(httparse::Status::Partial) => return Err(HeadError::Syntax),
-            Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge),
-            Err(_) => return Err(HeadError::Syntax),
-        }
-        let (Some(status), Some(version)) = (parsed.code, parsed.version) else {
+        let mut slots = [const { MaybeUninit::uninit() }; HEADERS_MAX];
+        let mut parsed = httparse::Response::new(&mut []);
+        let config = httparse::ParserConfig::default();
+        whole(config.parse_response_with_uninit_headers(&mut parsed, &raw, &mut slots))?;
+        let (Some(status @ 100..), Some(version)) = (parsed.code, parsed.version) else {
             return Err(HeadError::Syntax);
         };
-        let reason = parsed.reason.map_or(0..0, |reason| place(&raw, reason.as_bytes()));
-        let fields = fields(&raw, parsed.headers);
-        let headers = Headers { raw, fields };
+        let reason = parsed.reason.map_or(Span::default(), |reason| Span::of(&raw, reason.as_bytes()));
+        let headers = Headers::new(&raw, parsed.headers);
         let bodyless = is_head_request || status < 200 || status == 204 || status == 304;
-        let framing = if bodyless { Framing::None } else { response_framing(&headers)? };
+        let framing = if bodyless { Framing::None } else { response_framing(&headers, version == 1)? };
         let keeps_alive =
-            version == 1 && !headers.has_token("connection", "close") && framing != Framing::Close;
+            version == 1 && !headers.lists(Meaning::Connection, "close") && framing != Framing::Close;
         Ok(Some(Self { headers, status, reason, framing, keeps_alive }))
     }
 
     pub fn reason(&self) -> &[u8] {
-        &self.headers.raw[self.reason.clone()]
+        self.headers.part(self.reason)
     }
 
     /// 100-199, but for 101, after which the connection is no longer HTTP.
@@ -222,59 +180,42 @@ impl ResponseHead {
     }
 }
 
-/// The bytes up to and including the first empty line, if it is there.
-fn split_head(buffer: &mut BytesMut) -> Result<Option<Bytes>, HeadError> {
-    let window = &buffer[..buffer.len().min(HEAD_BYTES_MAX)];
-    match find(window, b"\r\n\r\n") {
-        Some(at) => {
-            // httparse accepts bare line feeds; others do not, and that is how requests are smuggled.
-            if has_bare_lf(&buffer[..at + 4]) {
-                return Err(HeadError::Syntax);
-            }
-            Ok(Some(buffer.split_to(at + 4).freeze()))
-        }
-        None if buffer.len() >= HEAD_BYTES_MAX => Err(HeadError::TooLarge),
-        // A head that ends in bare line feeds would never be complete.
-        None if find(window, b"\n\n").is_some() => Err(HeadError::Syntax),
-        None => Ok(None),
+fn whole(parsed: httparse::Result<usize>) -> Result<(), HeadError> {
+    match parsed {
+        Ok(httparse::Status::Complete(_)) => Ok(()),
+        Err(httparse::Error::TooManyHeaders) => Err(HeadError::TooLarge),
+        Ok(httparse::Status::Partial) | Err(_) => Err(HeadError::Syntax),
     }
 }
 
-fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len()).position(|window| window == needle)
+/// The bytes up to and including the first empty line, if it is there. A bare line feed is refused
+/// where it stands: httparse accepts it and others do not, and that is how requests are smuggled.
+fn split_head(buffer: &mut BytesMut) -> Result<Option<Bytes>, HeadError> {
+    let window = &buffer[..buffer.len().min(HEAD_BYTES_MAX)];
+    let mut line = 0;
+    for feed in memchr::memchr_iter(b'\n', window) {
+        if feed == 0 || window[feed - 1] != b'\r' {
+            return Err(HeadError::Syntax);
+        }
+        if feed - line == 1 {
+            return Ok(Some(buffer.split_to(feed + 1).freeze()));
+        }
+        line = feed + 1;
+    }
+    if buffer.len() >= HEAD_BYTES_MAX { Err(HeadError::TooLarge) } else { Ok(None) }
 }
 
-fn has_bare_lf(head: &[u8]) -> bool {
-    head.iter().enumerate().any(|(at, byte)| *byte == b'\n' && (at == 0 || head[at - 1] != b'\r'))
-}
-
-/// Where a part that was parsed out of `whole` is in it.
-fn place(whole: &[u8], part: &[u8]) -> Range<usize> {
-    let start = part.as_ptr() as usize - whole.as_ptr() as usize;
-    start..start + part.len()
-}
-
-fn fields(raw: &[u8], headers: &[httparse::Header<'_>]) -> Vec<Field> {
-    let field = |header: &httparse::Header<'_>| Field {
-        name: place(raw, header.name.as_bytes()),
-        value: place(raw, header.value),
-    };
-    headers.iter().map(field).collect()
-}
-
-fn host(headers: &Headers, is_1_1: bool) -> Result<Range<usize>, HeadError> {
-    let mut hosts =
-        headers.fields.iter().filter(|field| headers.raw[field.name.clone()].eq_ignore_ascii_case(b"host"));
+fn host(headers: &Headers, is_1_1: bool) -> Result<Span, HeadError> {
+    let mut hosts = headers.spans(Meaning::Host);
     match (hosts.next(), hosts.next()) {
-        (Some(field), None) => {
-            let value = &headers.raw[field.value.clone()];
+        (Some(host), None) => {
             let allowed = |byte: &u8| {
                 byte.is_ascii_graphic() && !matches!(byte, b'/' | b'@' | b',' | b'\\' | b'?' | b'#')
             };
-            if value.iter().all(allowed) { Ok(field.value.clone()) } else { Err(HeadError::Host) }
+            if headers.part(host).iter().all(allowed) { Ok(host) } else { Err(HeadError::Host) }
         }
-        (None, _) if !is_1_1 => Ok(0..0),
-        _ => Err(HeadError::Host),
+        (None, _) if !is_1_1 => Ok(Span::default()),
+        (Some(_), Some(_)) | (None, _) => Err(HeadError::Host),
     }
 }
 
@@ -287,10 +228,10 @@ fn request_framing(headers: &Headers, is_1_1: bool) -> Result<Framing, HeadError
     }
 }
 
-fn response_framing(headers: &Headers) -> Result<Framing, HeadError> {
+fn response_framing(headers: &Headers, is_1_1: bool) -> Result<Framing, HeadError> {
     match (coding(headers)?, length(headers)?) {
-        (Some(()), None) => Ok(Framing::Chunked),
-        (Some(()), Some(_)) => Err(HeadError::Framing),
+        (Some(()), None) if is_1_1 => Ok(Framing::Chunked),
+        (Some(()), _) => Err(HeadError::Framing),
         (None, Some(length)) => Ok(Framing::Length(length)),
         (None, None) => Ok(Framing::Close),
     }
@@ -298,19 +239,19 @@ fn response_framing(headers: &Headers) -> Result<Framing, HeadError> {
 
 /// Whether there is a transfer coding; none but a single `chunked` is understood.
 fn coding(headers: &Headers) -> Result<Option<()>, HeadError> {
-    let mut values = headers.all("transfer-encoding");
+    let mut values = headers.values(Meaning::TransferEncoding);
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
         (Some(value), None) if value.trim_ascii().eq_ignore_ascii_case(b"chunked") => Ok(Some(())),
         (Some(value), None) if tokens(value).count() == 1 => Err(HeadError::Coding),
-        _ => Err(HeadError::Framing),
+        (Some(_), _) => Err(HeadError::Framing),
     }
 }
 
 /// The one Content-Length, of digits only (`"+1".parse()` would succeed).
 fn length(headers: &Headers) -> Result<Option<u64>, HeadError> {
     let mut found = None;
-    for value in headers.all("content-length") {
+    for value in headers.values(Meaning::ContentLength) {
         let value = value.trim_ascii();
         if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
             return Err(HeadError::Framing);

@@ -4,60 +4,63 @@
 //! never the ones that others rely on to know where a request came from. Everything else goes on byte
 //! for byte and in order.
 
+use std::io::Write as _;
 use std::net::IpAddr;
 
-use super::head::{Framing, Headers, RequestHead, ResponseHead, tokens};
-
-/// Names the instance that a peer's request is for. Only agents say it to each other.
-pub const INSTANCE: &str = "holdfast-instance";
-/// Marks an answer of the owner's agent, not of the instance: nothing was executed.
-pub const REFUSED: &str = "holdfast-refused";
-
-/// Headers about a connection. Framing is written anew, and Expect is answered here.
-const HOP_BY_HOP: &[&str] = &[
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "content-length",
-    "upgrade",
-    "expect",
-    INSTANCE,
-    REFUSED,
-];
-
-/// What `Connection` may not take away: without these a request would say something else.
-const KEPT: &[&str] =
-    &["host", "x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "authorization", "cookie"];
+use super::fields::{FAILED, Header, INSTANCE, REFUSED, tokens};
+use super::head::{Framing, RequestHead, ResponseHead};
+use super::{Headers, Meaning};
 
 /// Where a request came from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Origin {
-    pub client: IpAddr,
+    /// As it is written into X-Forwarded-For.
+    client: String,
     /// Whether its X-Forwarded-* headers are believed.
-    pub trusted: bool,
+    trusted: bool,
 }
 
-/// Writes a request's head for an instance. `origin` is `None` on the owner's side, where it has been
-/// written already. `instance` is set on the way to the owner.
+impl Origin {
+    /// An IPv4 client of a dual-stack listener is written as the IPv4 address that it is.
+    pub fn new(client: IpAddr, trusted_proxies: &[IpAddr]) -> Self {
+        let client = client.to_canonical();
+        let trusted = trusted_proxies.iter().any(|proxy| proxy.to_canonical() == client);
+        Self { client: client.to_string(), trusted }
+    }
+}
+
+/// To whom a request's head is written.
+#[derive(Debug, Clone, Copy)]
+pub enum Next<'a> {
+    Instance,
+    /// The agent that owns this instance. `expects`: the body waits until the agent says that it takes
+    /// the request, so that a refusal costs the body nothing.
+    Owner {
+        instance: &'a str,
+        expects: bool,
+    },
+}
+
+/// Writes a request's head. `origin` is `None` on the owner's side, where it has been written already.
 pub fn request(
     out: &mut Vec<u8>,
     head: &RequestHead,
     framing: Framing,
-    origin: Option<Origin>,
-    instance: Option<&str>,
+    origin: Option<&Origin>,
+    next: Next<'_>,
 ) {
     write(out, &[head.method(), b" ", head.target(), b" HTTP/1.1\r\n"]);
-    let rewrites_origin = origin.is_some();
-    for (name, value) in passing(&head.headers) {
-        if !(rewrites_origin
-            && is_one_of(name, &["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host"]))
-        {
-            field(out, name, value);
+    for header in passing(&head.headers) {
+        // Written below. What a stranger says of an origin in other words is not passed on as if it
+        // were true.
+        let is_own = matches!(
+            header.meaning,
+            Meaning::ForwardedFor | Meaning::ForwardedProto | Meaning::ForwardedHost
+        );
+        let ends_here = origin
+            .is_some_and(|origin| is_own || (header.meaning == Meaning::OtherOrigin && !origin.trusted));
+        if !ends_here {
+            field(out, header.name, header.value);
         }
     }
     if let Some(origin) = origin {
@@ -67,8 +70,11 @@ pub fn request(
         field(out, b"Connection", b"Upgrade");
         field(out, b"Upgrade", protocol);
     }
-    if let Some(instance) = instance {
+    if let Next::Owner { instance, expects } = next {
         field(out, INSTANCE.as_bytes(), instance.as_bytes());
+        if expects {
+            field(out, b"Expect", b"100-continue");
+        }
     }
     // A method that has a body by nature says that it has none, as some servers insist.
     if framing == Framing::None && matches!(head.method(), b"POST" | b"PUT" | b"PATCH") {
@@ -78,18 +84,17 @@ pub fn request(
     out.extend_from_slice(b"\r\n");
 }
 
-fn forwarded(out: &mut Vec<u8>, head: &RequestHead, origin: Origin) {
-    let client = origin.client.to_string();
-    let believed = |name| head.headers.first(name).filter(|_| origin.trusted);
+fn forwarded(out: &mut Vec<u8>, head: &RequestHead, origin: &Origin) {
+    let believed = |meaning| head.headers.value(meaning).filter(|_| origin.trusted);
     write(out, &[b"X-Forwarded-For: "]);
     if origin.trusted {
-        for value in head.headers.all("x-forwarded-for") {
+        for value in head.headers.values(Meaning::ForwardedFor) {
             write(out, &[value, b", "]);
         }
     }
-    write(out, &[client.as_bytes(), b"\r\n"]);
-    field(out, b"X-Forwarded-Proto", believed("x-forwarded-proto").unwrap_or(b"http"));
-    let host = believed("x-forwarded-host").unwrap_or(head.host());
+    write(out, &[origin.client.as_bytes(), b"\r\n"]);
+    field(out, b"X-Forwarded-Proto", believed(Meaning::ForwardedProto).unwrap_or(b"http"));
+    let host = believed(Meaning::ForwardedHost).unwrap_or(head.host());
     if !host.is_empty() {
         field(out, b"X-Forwarded-Host", host);
     }
@@ -97,15 +102,15 @@ fn forwarded(out: &mut Vec<u8>, head: &RequestHead, origin: Origin) {
 
 /// Writes a response's head for a client.
 pub fn response(out: &mut Vec<u8>, head: &ResponseHead, framing: Framing, closes: bool) {
-    let status =
-        [b'0' + digit(head.status, 100), b'0' + digit(head.status, 10), b'0' + digit(head.status, 1)];
-    write(out, &[b"HTTP/1.1 ", &status, b" ", head.reason(), b"\r\n"]);
-    for (name, value) in passing(&head.headers) {
-        field(out, name, value);
+    write(out, &[b"HTTP/1.1 "]);
+    number(out, format_args!("{}", head.status));
+    write(out, &[b" ", head.reason(), b"\r\n"]);
+    for header in passing(&head.headers) {
+        field(out, header.name, header.value);
     }
     if head.status == 101 {
         field(out, b"Connection", b"Upgrade");
-        if let Some(protocol) = head.headers.first("upgrade") {
+        if let Some(protocol) = head.headers.value(Meaning::Upgrade) {
             field(out, b"Upgrade", protocol);
         }
     } else if closes && head.status >= 200 {
@@ -115,7 +120,7 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead, framing: Framing, closes
     if framing == Framing::None
         && head.status >= 200
         && head.status != 204
-        && let Some(length) = head.headers.first("content-length")
+        && let Some(length) = head.headers.value(Meaning::ContentLength)
     {
         field(out, b"Content-Length", length);
     } else {
@@ -124,39 +129,69 @@ pub fn response(out: &mut Vec<u8>, head: &ResponseHead, framing: Framing, closes
     out.extend_from_slice(b"\r\n");
 }
 
-/// An answer of this proxy's own. `refused` marks it for another agent.
-pub fn own_response(out: &mut Vec<u8>, status: u16, text: &str, closes: bool, refused: bool) {
-    let reason = match status {
+/// What one agent tells another with an answer of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mark {
+    /// Nothing was executed.
+    Refused,
+    /// It may have been executed; the word says what failed.
+    Failed(&'static str),
+}
+
+/// An answer of this proxy's own.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnResponse<'a> {
+    pub status: u16,
+    /// One line for a person.
+    pub text: &'a str,
+    pub closes: bool,
+    /// To a HEAD request: without the body.
+    pub is_head: bool,
+    pub mark: Option<Mark>,
+}
+
+pub fn own_response(out: &mut Vec<u8>, answer: OwnResponse<'_>) {
+    write(out, &[b"HTTP/1.1 "]);
+    number(out, format_args!("{} {}", answer.status, reason(answer.status)));
+    write(out, &[b"\r\n"]);
+    field(out, b"Content-Type", b"text/plain; charset=utf-8");
+    field(out, b"Cache-Control", b"no-store");
+    if answer.status == 503 {
+        field(out, b"Retry-After", b"1");
+    }
+    match answer.mark {
+        Some(Mark::Refused) => field(out, REFUSED.as_bytes(), b"1"),
+        Some(Mark::Failed(what)) => field(out, FAILED.as_bytes(), what.as_bytes()),
+        None => {}
+    }
+    if answer.closes {
+        field(out, b"Connection", b"close");
+    }
+    write_framing(out, Framing::Length(answer.text.len() as u64 + 1));
+    write(out, &[b"\r\n"]);
+    if !answer.is_head {
+        write(out, &[answer.text.as_bytes(), b"\n"]);
+    }
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
         400 => "Bad Request",
         408 => "Request Timeout",
-        413 => "Content Too Large",
         431 => "Request Header Fields Too Large",
         501 => "Not Implemented",
         502 => "Bad Gateway",
         503 => "Service Unavailable",
         504 => "Gateway Timeout",
         _ => "Error",
-    };
-    write(out, &[format!("HTTP/1.1 {status} {reason}\r\n").as_bytes()]);
-    field(out, b"Content-Type", b"text/plain; charset=utf-8");
-    field(out, b"Cache-Control", b"no-store");
-    if status == 503 {
-        field(out, b"Retry-After", b"1");
     }
-    if refused {
-        field(out, REFUSED.as_bytes(), b"1");
-    }
-    if closes {
-        field(out, b"Connection", b"close");
-    }
-    write_framing(out, Framing::Length(text.len() as u64 + 1));
-    write(out, &[b"\r\n", text.as_bytes(), b"\n"]);
 }
 
 /// One piece of a body in the framing that was announced.
 pub fn body_piece(out: &mut Vec<u8>, framing: Framing, data: &[u8]) {
     if framing == Framing::Chunked {
-        write(out, &[format!("{:x}\r\n", data.len()).as_bytes(), data, b"\r\n"]);
+        number(out, format_args!("{:x}", data.len()));
+        write(out, &[b"\r\n", data, b"\r\n"]);
     } else {
         out.extend_from_slice(data);
     }
@@ -169,24 +204,39 @@ pub fn body_end(out: &mut Vec<u8>, framing: Framing) {
     }
 }
 
-fn passing(headers: &Headers) -> impl Iterator<Item = (&[u8], &[u8])> {
-    headers.iter().filter(|(name, _)| {
-        !is_one_of(name, HOP_BY_HOP) && (is_one_of(name, KEPT) || !is_named_by_connection(headers, name))
+/// The headers that go on as they are.
+fn passing(headers: &Headers) -> impl Iterator<Item = Header<'_>> {
+    headers.iter().filter(|header| match header.meaning {
+        Meaning::Host
+        | Meaning::ForwardedFor
+        | Meaning::ForwardedProto
+        | Meaning::ForwardedHost
+        | Meaning::Kept => true,
+        Meaning::Other | Meaning::OtherOrigin => !is_named_by_connection(headers, header.name),
+        // Framing is written anew, and Expect is answered here.
+        Meaning::Connection
+        | Meaning::ContentLength
+        | Meaning::TransferEncoding
+        | Meaning::Upgrade
+        | Meaning::Expect
+        | Meaning::Instance
+        | Meaning::Refused
+        | Meaning::Failed
+        | Meaning::HopByHop => false,
     })
 }
 
 fn is_named_by_connection(headers: &Headers, name: &[u8]) -> bool {
-    headers.all("connection").flat_map(tokens).any(|token| token.eq_ignore_ascii_case(name))
-}
-
-fn is_one_of(name: &[u8], names: &[&str]) -> bool {
-    names.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
+    headers.values(Meaning::Connection).flat_map(tokens).any(|token| token.eq_ignore_ascii_case(name))
 }
 
 fn write_framing(out: &mut Vec<u8>, framing: Framing) {
     match framing {
         Framing::None | Framing::Close => {}
-        Framing::Length(length) => field(out, b"Content-Length", length.to_string().as_bytes()),
+        Framing::Length(length) => {
+            write(out, &[b"Content-Length: "]);
+            number(out, format_args!("{length}\r\n"));
+        }
         Framing::Chunked => field(out, b"Transfer-Encoding", b"chunked"),
     }
 }
@@ -201,8 +251,8 @@ fn write(out: &mut Vec<u8>, parts: &[&[u8]]) {
     }
 }
 
-fn digit(status: u16, place: u16) -> u8 {
-    u8::try_from(status / place % 10).unwrap_or(0)
+fn number(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("a vector takes everything");
 }
 
 #[cfg(test)]
@@ -211,15 +261,17 @@ mod tests {
 
     use super::*;
 
-    fn rewritten(text: &str, origin: Option<Origin>) -> String {
+    fn rewritten(text: &str, origin: Option<&Origin>) -> String {
         let head = RequestHead::take(&mut BytesMut::from(text)).unwrap().unwrap();
         let mut out = Vec::new();
-        request(&mut out, &head, head.framing, origin, None);
+        request(&mut out, &head, head.framing, origin, Next::Instance);
         String::from_utf8(out).unwrap()
     }
 
-    const CLIENT: Origin =
-        Origin { client: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 9)), trusted: false };
+    fn client(trusted: &[&str]) -> Origin {
+        let trusted: Vec<IpAddr> = trusted.iter().map(|address| address.parse().unwrap()).collect();
+        Origin::new("::ffff:192.0.2.9".parse().unwrap(), &trusted)
+    }
 
     #[test]
     fn headers_of_the_connection_end_here_and_nothing_else_does() {
@@ -233,23 +285,46 @@ mod tests {
 
     #[test]
     fn a_stranger_can_not_say_where_a_request_came_from() {
-        let text =
-            "GET / HTTP/1.1\r\nHost: A\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-Proto: https\r\n\r\n";
-        let out = rewritten(text, Some(CLIENT));
+        let text = "GET / HTTP/1.1\r\nHost: A\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-Proto: https\r\n\
+             X_Forwarded_For: 1.1.1.1\r\nForwarded: for=1.1.1.1\r\n\r\n";
+        let out = rewritten(text, Some(&client(&[])));
         assert!(out.contains("X-Forwarded-For: 192.0.2.9\r\n"), "{out}");
         assert!(
             out.contains("X-Forwarded-Proto: http\r\n") && out.contains("X-Forwarded-Host: A\r\n"),
             "{out}"
         );
         assert!(!out.contains("1.1.1.1"), "{out}");
-        let out = rewritten(text, Some(Origin { trusted: true, ..CLIENT }));
+        let out = rewritten(text, Some(&client(&["192.0.2.9"])));
         assert!(out.contains("X-Forwarded-For: 1.1.1.1, 192.0.2.9\r\n"), "{out}");
         assert!(out.contains("X-Forwarded-Proto: https\r\n"), "{out}");
     }
 
     #[test]
+    fn a_switch_to_another_http_is_not_asked_for() {
+        for (protocol, asked) in [("websocket", true), ("h2c", false), ("websocket, HTTP/2.0", false)] {
+            let text = format!(
+                "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: {protocol}\r\n\
+                 HTTP2-Settings: x\r\n\r\n"
+            );
+            let out = rewritten(&text, None);
+            assert_eq!(out.contains("Upgrade"), asked, "{out}");
+            assert!(!out.contains("HTTP2"), "{out}");
+        }
+    }
+
+    #[test]
+    fn an_own_answer_to_head_has_no_body() {
+        let answer = OwnResponse { status: 503, text: "no", closes: false, is_head: true, mark: None };
+        let mut out = Vec::new();
+        own_response(&mut out, answer);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("Content-Length: 3\r\n") && text.ends_with("\r\n\r\n"), "{text}");
+    }
+
+    #[test]
     fn an_instance_can_not_forge_the_agents_mark() {
-        let text = "HTTP/1.1 503 No\r\nHoldfast-Refused: 1\r\nContent-Length: 2\r\n\r\nno";
+        let text =
+            "HTTP/1.1 503 No\r\nHoldfast-Refused: 1\r\nholdfast-failed: x\r\nContent-Length: 2\r\n\r\nno";
         let head = ResponseHead::take(&mut BytesMut::from(text), false).unwrap().unwrap();
         let mut out = Vec::new();
         response(&mut out, &head, head.framing, false);

@@ -1,87 +1,43 @@
 //! One try at one backend: connect, send, and read the head of the answer.
 
-use std::io;
 use std::sync::Arc;
 
-use tokio::io::AsyncWriteExt as _;
-use tokio::time::Instant;
-
-use super::Refusal;
-use super::relay::{Body, Pumped};
+use super::body::{Body, Pumped};
+use super::failed::{ClientFault, Failed};
+use super::patience::{Patience, Terms, Woken};
 use crate::backends::{BackendState, InFlight};
-use crate::http::{RequestHead, ResponseHead, rewrite};
+use crate::http::rewrite::{self, Origin};
+use crate::http::{Framing, Meaning, RequestHead, ResponseHead};
 use crate::instances::Visit;
-use crate::pool::{Pool, Upstream};
-use crate::snapshot::Target;
+use crate::pool::{Destination, Pool, Upstream};
 use crate::stream::{Conn, Io};
 
+/// A small answer is waited for as a whole before its head is passed on: should the backend die halfway,
+/// the request can still be sent elsewhere, and head and body share a write.
+const SMALL_ANSWER_BYTES: u64 = 16 << 10;
+
 /// A try, and, once it was answered, the connection that the rest of the answer comes on.
-pub struct Attempt {
-    pub target: Target,
+pub struct Attempt<'a> {
+    pub to: Destination<'a>,
     pub upstream: Option<Upstream>,
-    state: Option<Arc<BackendState>>,
-    _in_flight: Option<InFlight>,
+    in_flight: Option<InFlight>,
     _visit: Option<Visit>,
 }
 
 /// What is asked.
 #[derive(Clone, Copy)]
 pub struct Ask<'a> {
-    /// The head as the instance gets it.
-    pub text: &'a [u8],
     pub head: &'a RequestHead,
-    pub limit: Instant,
+    /// `None` where an agent has written it already.
+    pub origin: Option<&'a Origin>,
+    /// What the owner's agent knows the instance as; `None` for one on this node.
+    pub label: Option<&'a str>,
+    pub terms: Terms,
 }
 
-/// Why there is no answer.
-#[derive(Debug)]
-pub enum Failed {
-    /// Nothing was sent.
-    Connect(io::Error),
-    /// The owner's agent executed nothing.
-    Refused,
-    /// It was sent, and the connection ended without an answer.
-    Lost(io::Error),
-    /// It was sent, and the answer is not HTTP.
-    Malformed,
-    Timeout,
-    /// The node that had it is gone.
-    NodeLost,
-    ClientGone,
-}
-
-impl Failed {
-    /// Whether it is certain that nothing was executed.
-    pub fn is_unexecuted(&self) -> bool {
-        matches!(self, Self::Connect(_) | Self::Refused)
-    }
-
-    pub fn reason(&self) -> String {
-        match self {
-            Self::Connect(error) => format!("the instance takes no connection ({error})"),
-            Self::Refused => "the instance takes no requests any more".to_owned(),
-            Self::Lost(error) => format!("the connection to the instance was lost ({error})"),
-            Self::Malformed => "the instance's answer is not HTTP".to_owned(),
-            Self::Timeout => "the instance did not answer in time".to_owned(),
-            Self::NodeLost => "the server that had the request is gone".to_owned(),
-            Self::ClientGone => "the client is gone".to_owned(),
-        }
-    }
-
-    pub fn refusal(&self, app: &str) -> Refusal {
-        let status = match self {
-            Self::Connect(_) | Self::Refused => 503,
-            Self::Timeout => 504,
-            Self::Lost(_) | Self::Malformed | Self::NodeLost | Self::ClientGone => 502,
-        };
-        Refusal::new(status, format!("{app}: {}", self.reason()))
-    }
-}
-
-impl Attempt {
-    pub fn new(target: Target, state: Option<Arc<BackendState>>, visit: Option<Visit>) -> Self {
-        let in_flight = state.as_ref().map(BackendState::begin);
-        Self { target, upstream: None, state, _in_flight: in_flight, _visit: visit }
+impl<'a> Attempt<'a> {
+    pub fn new(to: Destination<'a>, state: Option<&Arc<BackendState>>, visit: Option<Visit>) -> Self {
+        Self { to, upstream: None, in_flight: state.map(BackendState::begin), _visit: visit }
     }
 
     /// Sends the request and returns the final answer's head. Interim answers go to the client.
@@ -93,12 +49,11 @@ impl Attempt {
         body: &mut Body,
     ) -> Result<ResponseHead, Failed> {
         let result = self.try_kept_then_new(client, pool, ask, body).await;
-        if let Some(state) = &self.state {
+        if let Some(in_flight) = &self.in_flight {
             match &result {
-                Ok(_) => state.succeeded(),
-                // It is leaving in order, or somebody else is at fault.
-                Err(Failed::Refused | Failed::ClientGone) => {}
-                Err(_) => state.failed(),
+                Ok(_) => in_flight.succeeded(),
+                Err(failed) if failed.is_backends_fault() => in_flight.failed(),
+                Err(_) => {}
             }
         }
         result
@@ -113,13 +68,14 @@ impl Attempt {
         ask: Ask<'_>,
         body: &mut Body,
     ) -> Result<ResponseHead, Failed> {
-        if let Some(kept) = pool.take(&self.target) {
+        let once = !(ask.head.is_idempotent() && body.can_be_sent_again());
+        if let Some(kept) = pool.take(&self.to.link, once) {
             match self.exchange(client, kept, ask, body).await {
                 Err(Failed::Lost(_)) if ask.head.is_idempotent() && body.can_be_sent_again() => {}
                 other => return other,
             }
         }
-        let fresh = pool.connect(&self.target).await.map_err(Failed::Connect)?;
+        let fresh = pool.connect(&self.to).await.map_err(Failed::Connect)?;
         self.exchange(client, fresh, ask, body).await
     }
 
@@ -130,73 +86,92 @@ impl Attempt {
         ask: Ask<'_>,
         body: &mut Body,
     ) -> Result<ResponseHead, Failed> {
-        let Ask { text, head, limit } = ask;
-        let idempotent = head.is_idempotent();
-        let state = self.state.clone();
-        let node_lost = async {
-            match state {
-                // A request that may not be executed twice waits for its answer to the end.
-                Some(state) if idempotent => state.lost().await,
-                Some(_) | None => std::future::pending().await,
+        let state = self.in_flight.as_ref().map(InFlight::state);
+        // The owner may refuse: a body that can not be sent again is not sent before it has agreed.
+        let asks_first = ask.label.is_some() && body.in_memory().is_none();
+        let next = match ask.label {
+            Some(instance) => rewrite::Next::Owner { instance, expects: asks_first },
+            None => rewrite::Next::Instance,
+        };
+        rewrite::request(&mut upstream.out, ask.head, body.framing(), ask.origin, next);
+        if let Some(bytes) = body.in_memory() {
+            upstream.out.extend_from_slice(bytes);
+        }
+        upstream.send().await.map_err(Failed::Lost)?;
+
+        let mut answer = None;
+        if body.in_memory().is_none() {
+            if asks_first {
+                let mut patience = Patience::new(ask.terms, state);
+                answer = agreement(client, &mut upstream, ask.head, &mut patience).await?;
             }
-        };
-        let exchanged = async {
-            match body.in_memory() {
-                Some(bytes) => {
-                    // Head and body in one write.
-                    let whole = [text, bytes].concat();
-                    upstream.send(&whole).await.map_err(Failed::Lost)?;
-                    final_head(client, &mut upstream, head).await
-                }
-                None => {
-                    upstream.io.write_all(text).await.map_err(Failed::Lost)?;
-                    send_streaming(client, &mut upstream, head, body).await
-                }
+            if answer.is_none() {
+                body.invite(client).await.map_err(|error| Failed::Client(error.into()))?;
+                answer = upload(client, &mut upstream, ask.head, body).await?;
             }
+        }
+        let mut patience = Patience::new(ask.terms, state);
+        let answer = match answer {
+            Some(answer) => answer,
+            None => final_head(client, &mut upstream, ask.head, &mut patience).await?,
         };
-        let answer = tokio::select! {
-            biased;
-            answer = exchanged => answer?,
-            () = node_lost => return Err(Failed::NodeLost),
-            () = tokio::time::sleep_until(limit) => return Err(Failed::Timeout),
-        };
-        let is_peer = matches!(self.target, Target::Peer { .. });
-        if is_peer && answer.headers.first(rewrite::REFUSED).is_some() {
-            return Err(Failed::Refused);
+        if let Some(refused) = ask.label.and_then(|_| Failed::from_owner(&answer.headers)) {
+            return Err(refused);
+        }
+        if answer.status == 101 && (!is_switch(ask.head, &answer) || body.is_unread()) {
+            return Err(Failed::Malformed);
+        }
+        if let Framing::Length(length) = answer.framing
+            && length <= SMALL_ANSWER_BYTES
+            && ask.terms.may_move
+        {
+            gather(client, &mut upstream, length, &mut patience).await?;
         }
         self.upstream = Some(upstream);
         Ok(answer)
     }
 }
 
+/// Waits until the owner's agent says that it takes the request. `Some`: it has answered already.
+async fn agreement<S: Io>(
+    client: &mut Conn<S>,
+    upstream: &mut Upstream,
+    head: &RequestHead,
+    patience: &mut Patience<'_>,
+) -> Result<Option<ResponseHead>, Failed> {
+    loop {
+        match take_head(upstream, head)? {
+            Some(answer) if answer.status == 100 => return Ok(None),
+            Some(answer) if answer.is_interim() => forward_interim(client, head, &answer).await?,
+            Some(answer) => return Ok(Some(answer)),
+            None => patience.more(client, upstream).await?.alive()?,
+        }
+    }
+}
+
 /// Sends a body as it comes from the client, and reads the answer meanwhile: it may come early.
-async fn send_streaming<S: Io>(
+async fn upload<S: Io>(
     client: &mut Conn<S>,
     upstream: &mut Upstream,
     head: &RequestHead,
     body: &mut Body,
-) -> Result<ResponseHead, Failed> {
-    if head.expects_continue() {
-        // Asked for by this proxy: the instance was not told of the expectation.
-        client.send(b"HTTP/1.1 100 Continue\r\n\r\n").await.map_err(|_| Failed::ClientGone)?;
-    }
-    let is_head = head.method() == b"HEAD";
+) -> Result<Option<ResponseHead>, Failed> {
     loop {
         // What has come of the answer decides before more of the body is taken.
-        match ResponseHead::take(&mut upstream.buffer, is_head) {
-            Ok(Some(answer)) if answer.is_interim() => continue,
-            Ok(Some(answer)) => return Ok(answer),
-            Ok(None) => {}
-            Err(_) => return Err(Failed::Malformed),
+        match take_head(upstream, head)? {
+            Some(answer) if answer.is_interim() => {
+                forward_interim(client, head, &answer).await?;
+                continue;
+            }
+            Some(answer) => return Ok(Some(answer)),
+            None => {}
         }
         match body.pump(client, upstream).await {
             Pumped::Some => {}
-            Pumped::All => return final_head(client, upstream, head).await,
-            Pumped::ClientGone => return Err(Failed::ClientGone),
-            Pumped::UpstreamGone(error) => {
-                // It may have answered before it closed.
-                return final_head(client, upstream, head).await.map_err(|_| Failed::Lost(error));
-            }
+            Pumped::All => return Ok(None),
+            Pumped::Client(fault) => return Err(Failed::Client(fault)),
+            // It may have answered before it closed.
+            Pumped::UpstreamGone => return Ok(None),
         }
     }
 }
@@ -205,25 +180,53 @@ async fn final_head<S: Io>(
     client: &mut Conn<S>,
     upstream: &mut Upstream,
     head: &RequestHead,
+    patience: &mut Patience<'_>,
 ) -> Result<ResponseHead, Failed> {
-    let is_head = head.method() == b"HEAD";
     loop {
-        match ResponseHead::take(&mut upstream.buffer, is_head) {
-            Ok(Some(answer)) if answer.is_interim() => {
-                // HTTP/1.0 knows none, and 100 was answered here.
-                if head.is_1_1 && answer.status != 100 {
-                    let mut out = Vec::new();
-                    rewrite::response(&mut out, &answer, answer.framing, false);
-                    client.send(&out).await.map_err(|_| Failed::ClientGone)?;
-                }
-            }
-            Ok(Some(answer)) => return Ok(answer),
-            Ok(None) => match upstream.fill().await {
-                Ok(0) => return Err(Failed::Lost(io::ErrorKind::UnexpectedEof.into())),
-                Ok(_) => {}
-                Err(error) => return Err(Failed::Lost(error)),
-            },
-            Err(_) => return Err(Failed::Malformed),
+        match take_head(upstream, head)? {
+            Some(answer) if answer.is_interim() => forward_interim(client, head, &answer).await?,
+            Some(answer) => return Ok(answer),
+            None => patience.more(client, upstream).await?.alive()?,
         }
     }
+}
+
+/// Waits a moment for all of a small body.
+async fn gather<S: Io>(
+    client: &mut Conn<S>,
+    upstream: &mut Upstream,
+    length: u64,
+    patience: &mut Patience<'_>,
+) -> Result<(), Failed> {
+    patience.expect_soon();
+    while (upstream.buffer.len() as u64) < length {
+        match patience.more(client, upstream).await? {
+            // It takes its time: then the client may have what there is.
+            Woken::Tick => return Ok(()),
+            read @ Woken::Read(_) => read.alive()?,
+        }
+    }
+    Ok(())
+}
+
+/// Whether an answer switches to what the client has asked for.
+fn is_switch(request: &RequestHead, answer: &ResponseHead) -> bool {
+    request.upgrade().is_some() && answer.headers.value(Meaning::Upgrade).is_some()
+}
+
+fn take_head(upstream: &mut Upstream, head: &RequestHead) -> Result<Option<ResponseHead>, Failed> {
+    ResponseHead::take(&mut upstream.buffer, head.is_head()).map_err(|_| Failed::Malformed)
+}
+
+/// HTTP/1.0 knows no interim answers, and 100 is said by this proxy.
+async fn forward_interim<S: Io>(
+    client: &mut Conn<S>,
+    head: &RequestHead,
+    answer: &ResponseHead,
+) -> Result<(), Failed> {
+    if head.is_1_1 && answer.status != 100 {
+        rewrite::response(&mut client.out, answer, answer.framing, false);
+        client.send().await.map_err(|error| Failed::Client(ClientFault::from(error)))?;
+    }
+    Ok(())
 }

@@ -21,6 +21,10 @@ impl Budget {
         self.saved = (self.saved + 1).min(SAVED_MAX);
     }
 
+    pub fn has_any(&self) -> bool {
+        self.saved >= PER_RETRY
+    }
+
     /// Whether one more may be made.
     pub fn retry(&mut self) -> bool {
         match self.saved.checked_sub(PER_RETRY) {

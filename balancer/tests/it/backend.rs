@@ -128,6 +128,9 @@ pub async fn before(servers: &[&Server]) -> (Balancer, SocketAddr) {
         .map(|(n, server)| backend(&n.to_string(), Target::Local(server.address)))
         .collect();
     let (balancer, address) = listening(None);
+    for (n, server) in servers.iter().enumerate() {
+        balancer.serve_instance("shop", &n.to_string(), server.address);
+    }
     balancer.publish(snapshot(backends));
     (balancer, address)
 }

@@ -98,6 +98,8 @@ async fn a_get_that_waits_for_a_lost_server_is_answered_by_another() {
         one.availability = availability;
         vec![one, backend("1", Target::Local(sound.address))]
     };
+    balancer.serve_instance("shop", "0", stuck.address);
+    balancer.serve_instance("shop", "1", sound.address);
     balancer.publish(snapshot(backends(Availability::Serving)));
     let tasks = TaskTracker::new();
     let gets: Vec<_> = (0..2)

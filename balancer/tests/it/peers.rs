@@ -82,6 +82,7 @@ async fn what_the_owner_refuses_was_not_executed_and_even_a_post_goes_elsewhere(
     owner.balancer.stop_instance("shop", "7");
     let other = Server::start(|_| ok("other")).await;
     let (front, address) = listening(Some(client));
+    front.serve_instance("shop", "8", other.address);
     front.publish(snapshot(vec![
         backend("7", owner.target.clone()),
         backend("8", Target::Local(other.address)),
