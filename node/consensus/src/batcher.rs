@@ -14,8 +14,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::apply::Machine;
 use crate::clock::SlewedClock;
-use crate::group::{Core, WriteError};
+use crate::group::WriteError;
 use crate::machine::StateMachine;
+use crate::replica::Replica;
 use crate::types::Proposal;
 
 /// An operation that waits.
@@ -28,7 +29,7 @@ pub struct Job {
 
 /// One group's batcher.
 pub struct Batcher<S> {
-    pub core: Arc<Core>,
+    pub replica: Arc<Replica>,
     pub machine: Machine<S>,
     pub clock: Arc<SlewedClock>,
 }
@@ -61,23 +62,24 @@ impl<S: StateMachine> Batcher<S> {
             let clock_ms = self.machine.read().clock.now_ms(self.clock.now_ms());
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = write(&self.core, clock_ms, batch) => {}
+                () = write(&self.replica, clock_ms, batch) => {}
             }
         }
     }
 }
 
-async fn write(core: &Core, clock_ms: u64, batch: Vec<Job>) {
-    if !core.leads() {
-        return fail(batch, &WriteError::NotLeader { leader: core.known_leader() });
+async fn write(replica: &Replica, clock_ms: u64, batch: Vec<Job>) {
+    if !replica.leads() {
+        return fail(batch, &WriteError::NotLeader { leader: replica.known_leader() });
     }
-    if core.lacks_quorum() {
+    if replica.lacks_quorum() {
         return fail(batch, &WriteError::NoQuorum);
     }
     let ops = batch.iter().map(|job| job.op.clone()).collect();
     let proposal = Proposal { clock_ms, seed: rand::random(), ops };
     // openraft's client_write can hang for ever after this node was removed.
-    let written = tokio::time::timeout(core.settings.write_timeout, core.raft.client_write(proposal)).await;
+    let written =
+        tokio::time::timeout(replica.settings.write_timeout, replica.raft.client_write(proposal)).await;
     match written {
         Ok(Ok(response)) => {
             let replies = response.data.0;

@@ -21,11 +21,11 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::group::Core;
 use crate::groups::Shared;
+use crate::replica::{Members, Replica};
 use crate::settings::{Settings, millis};
 use crate::transport::Transport;
-use crate::types::{LogId, node};
+use crate::types::LogId;
 use crate::wire::{self, PreVoteAnswer, PreVoteRequest, Request};
 
 const TICK: Duration = Duration::from_millis(50);
@@ -86,64 +86,66 @@ struct Elections {
 
 impl Elections {
     async fn tick(&mut self, count: u32) {
-        for core in self.shared.cores() {
-            let configs = configs(&core);
-            let view = view(&core, &configs, &self.shared);
-            let driver = self.driver(&core);
-            let effect = driver.tick(core.now_ms(), view);
-            core.set_searching(driver.is_searching());
-            self.act(effect, &core, &configs);
-            let heartbeat_ticks = (millis(core.settings.heartbeat) / millis(TICK)).max(1);
-            if u64::from(count).is_multiple_of(heartbeat_ticks) && view.leading && core.was_idle() {
+        for replica in self.shared.replicas() {
+            let members = replica.members();
+            let view = view(&replica, &members, &self.shared);
+            let driver = self.driver(&replica);
+            let effect = driver.tick(replica.now_ms(), view);
+            replica.set_searching(driver.is_searching());
+            self.act(effect, &replica, &members);
+            let heartbeat_ticks = (millis(replica.settings.heartbeat) / millis(TICK)).max(1);
+            if u64::from(count).is_multiple_of(heartbeat_ticks) && view.leading && replica.was_idle() {
                 // It only queues. A group that has stopped has told so itself.
-                let _stopped = core.raft.trigger().heartbeat().await;
+                let _stopped = replica.raft.trigger().heartbeat().await;
             }
             if count.is_multiple_of(FLUSH_EVERY_TICKS) {
-                core.log.flush_committed();
+                replica.log.flush_committed();
             }
         }
     }
 
     fn asked(&mut self, question: Question) {
-        let Some(core) = self.shared.core(question.group) else { return };
-        let configs = configs(&core);
-        let view = view(&core, &configs, &self.shared);
-        let my_last = core.log.last_log_id();
+        let Some(replica) = self.shared.replica(question.group) else { return };
+        let members = replica.members();
+        let view = view(&replica, &members, &self.shared);
+        let my_last = replica.log.last_log_id();
         let compared =
             election::Question { from: question.from, my_last: &my_last, their_last: &question.last_log };
-        let consents = self.driver(&core).consents(core.now_ms(), compared, view);
+        let consents = self.driver(&replica).consents(replica.now_ms(), compared, view);
         // Whoever asked may have waited too long.
         let _gone = question.reply.send(consents);
     }
 
     fn answered(&mut self, answer: &Answer) {
-        let Some(core) = self.shared.core(answer.group) else { return };
-        let configs = configs(&core);
-        let view = view(&core, &configs, &self.shared);
-        let effect = self.driver(&core).consented(core.now_ms(), answer.round, answer.from, view);
-        self.act(effect, &core, &configs);
+        let Some(replica) = self.shared.replica(answer.group) else { return };
+        let members = replica.members();
+        let view = view(&replica, &members, &self.shared);
+        let effect = self.driver(&replica).consented(replica.now_ms(), answer.round, answer.from, view);
+        self.act(effect, &replica, &members);
     }
 
-    fn driver(&mut self, core: &Core) -> &mut Driver {
-        self.drivers.entry(core.id).or_insert_with(|| Driver::new(patience(&core.settings), rand::random()))
+    fn driver(&mut self, replica: &Replica) -> &mut Driver {
+        self.drivers
+            .entry(replica.id)
+            .or_insert_with(|| Driver::new(patience(&replica.settings), rand::random()))
     }
 
-    fn act(&self, effect: Option<Effect>, core: &Arc<Core>, configs: &[BTreeSet<NodeId>]) {
+    fn act(&self, effect: Option<Effect>, replica: &Arc<Replica>, members: &Members) {
         match effect {
             None => {}
             Some(Effect::Elect) => {
-                let core = Arc::clone(core);
+                let replica = Arc::clone(replica);
                 self.tracker.spawn(async move {
-                    if let Err(error) = core.raft.trigger().elect().await {
-                        tracing::warn!(group = %core.id, %error, "can not call an election");
+                    if let Err(error) = replica.raft.trigger().elect().await {
+                        tracing::warn!(group = %replica.id, %error, "can not call an election");
                     }
                 });
             }
             Some(Effect::Ask { round }) => {
-                let voters: BTreeSet<NodeId> = configs.iter().flatten().copied().collect();
-                for to in voters.into_iter().filter(|id| *id != core.me) {
+                let voters: BTreeSet<NodeId> = members.configs.iter().flatten().copied().collect();
+                for to in voters.into_iter().filter(|id| *id != replica.me) {
                     let transport = Arc::clone(&self.shared.transport);
-                    self.tracker.spawn(ask(Arc::clone(core), transport, to, round, self.tell.clone()));
+                    self.tracker.spawn(ask(Arc::clone(replica), transport, to, round, self.tell.clone()));
                 }
             }
         }
@@ -160,35 +162,30 @@ fn patience(settings: &Settings) -> Patience {
     }
 }
 
-fn configs(core: &Core) -> Vec<BTreeSet<NodeId>> {
-    let metrics = core.raft.metrics();
-    let metrics = metrics.borrow();
-    let joint = metrics.membership_config.membership().get_joint_config();
-    joint.iter().map(|config| config.iter().copied().map(node).collect()).collect()
-}
-
-fn view<'a>(core: &Core, configs: &'a [BTreeSet<NodeId>], shared: &Shared) -> View<'a> {
+fn view<'a>(replica: &Replica, members: &'a Members, shared: &Shared) -> View<'a> {
     View {
-        me: core.me,
-        configs,
-        leading: core.leads(),
-        heard_ms: core.heard_ms(),
-        leader_suspect: shared.leader_suspect(core),
+        me: replica.me,
+        configs: &members.configs,
+        leading: replica.leads(),
+        heard_ms: replica.heard_ms(),
+        leader_suspect: shared.leader_suspect(replica),
     }
 }
 
 async fn ask(
-    core: Arc<Core>,
+    replica: Arc<Replica>,
     transport: Arc<dyn Transport>,
     to: NodeId,
     round: u64,
     tell: mpsc::Sender<Answer>,
 ) {
-    let request = Request::PreVote(PreVoteRequest { last_log: core.log.last_log_id() });
+    let request = Request::PreVote(PreVoteRequest { last_log: replica.log.last_log_id() });
     let Ok(payload) = wire::encode_request(to, &request) else { return };
     // Who does not answer does not consent; the driver asks again.
-    let Ok(answer) = transport.call(to, core.id, payload, core.settings.vote_timeout).await else { return };
+    let Ok(answer) = transport.call(to, replica.id, payload, replica.settings.vote_timeout).await else {
+        return;
+    };
     if wire::decode::<PreVoteAnswer>(&answer).is_ok_and(|answer| answer.consents) {
-        let _stopping = tell.send(Answer { group: core.id, round, from: to }).await;
+        let _stopping = tell.send(Answer { group: replica.id, round, from: to }).await;
     }
 }

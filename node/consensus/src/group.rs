@@ -1,9 +1,8 @@
 //! One group on this node, as the parts that use it see it.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::error::{ClientWriteError, InitializeError, RaftError};
@@ -16,10 +15,8 @@ use crate::apply::Machine;
 use crate::batcher::Job;
 use crate::clock::SlewedClock;
 use crate::engine::EngineError;
-use crate::log::Log;
 use crate::machine::StateMachine;
-use crate::settings::Settings;
-use crate::types::{Metrics, Raft, node};
+use crate::replica::Replica;
 
 /// Why a group can not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -97,8 +94,6 @@ pub struct GroupView {
     pub caught_up: BTreeSet<NodeId>,
 }
 
-/// A follower that lacks no more than these counts as caught up: what is written while one asks.
-const CAUGHT_UP_ENTRIES: u64 = 64;
 /// How long a new replica may take to catch up before the change is put off.
 const CATCH_UP_MAX: Duration = Duration::from_secs(10);
 /// How long a membership entry may take.
@@ -110,141 +105,9 @@ pub(crate) const QUEUE_BYTES_MAX: usize = 64 * BATCH_BYTES_MAX;
 /// An operation alone may be larger than a batch: a value of the largest size, and its envelope.
 const OP_BYTES_MAX: usize = VALUE_BYTES_MAX + (64 << 10);
 
-/// The part of a group that does not depend on its state machine.
-pub(crate) struct Core {
-    pub id: GroupId,
-    pub me: NodeId,
-    pub raft: Raft,
-    pub log: Log,
-    pub settings: Settings,
-    pub view: watch::Sender<GroupView>,
-    started: Instant,
-    /// When the leader was heard last, in ms since `started`.
-    heard_ms: AtomicU64,
-    searching: AtomicBool,
-    /// The log's end when the last heartbeat was due.
-    idle_at: AtomicU64,
-    /// The snapshot that is being received, and how much of it there is.
-    receiving: Mutex<(String, u64)>,
-}
-
-impl Core {
-    pub fn new(id: GroupId, me: NodeId, raft: Raft, log: Log, settings: Settings) -> Self {
-        Self {
-            id,
-            me,
-            raft,
-            log,
-            settings,
-            view: watch::Sender::new(GroupView::default()),
-            started: Instant::now(),
-            heard_ms: AtomicU64::new(0),
-            searching: AtomicBool::new(false),
-            idle_at: AtomicU64::new(0),
-            receiving: Mutex::default(),
-        }
-    }
-
-    /// Milliseconds since this group was opened.
-    pub fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    pub fn leader_heard(&self) {
-        self.heard_ms.store(self.now_ms(), Ordering::Relaxed);
-        if self.searching.load(Ordering::Relaxed) {
-            self.set_searching(false);
-        }
-    }
-
-    pub fn heard_ms(&self) -> u64 {
-        self.heard_ms.load(Ordering::Relaxed)
-    }
-
-    /// Whether the election driver looks for a leader; the one that raft remembers is then gone.
-    pub fn set_searching(&self, searching: bool) {
-        if self.searching.swap(searching, Ordering::Relaxed) != searching {
-            self.refresh();
-        }
-    }
-
-    /// Whether nothing was appended since it was asked last. What is appended is sent, and serves as
-    /// a heartbeat.
-    pub fn was_idle(&self) -> bool {
-        let last = self.raft.metrics().borrow().last_log_index.unwrap_or(0);
-        self.idle_at.swap(last, Ordering::Relaxed) == last
-    }
-
-    /// Whether a part of a snapshot leaves no gap after what has been received of it. Of another
-    /// snapshot raft takes nothing but the beginning.
-    pub fn continues_snapshot(&self, id: &str, offset: u64, end: u64) -> bool {
-        let mut receiving = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
-        if offset == 0 {
-            *receiving = (id.to_owned(), end);
-            return true;
-        }
-        let (current, received) = &mut *receiving;
-        if current != id {
-            return true;
-        }
-        let follows = offset <= *received;
-        if follows {
-            *received = end.max(*received);
-        }
-        follows
-    }
-
-    /// Makes the view from raft's metrics.
-    pub fn refresh(&self) {
-        let fresh = self.make_view(&self.raft.metrics().borrow());
-        self.view.send_if_modified(|view| {
-            let changed = *view != fresh;
-            *view = fresh;
-            changed
-        });
-    }
-
-    fn make_view(&self, metrics: &Metrics) -> GroupView {
-        let membership = metrics.membership_config.membership();
-        let is_leader = metrics.state.is_leader();
-        let lost = self.searching.load(Ordering::Relaxed) && !is_leader;
-        let last_log = metrics.last_log_index.unwrap_or(0);
-        let caught_up = metrics.replication.iter().flatten().filter(|(_, matched)| {
-            matched.is_some_and(|matched| matched.index + CAUGHT_UP_ENTRIES >= last_log)
-        });
-        GroupView {
-            leader: metrics.current_leader.filter(|_| !lost).map(node),
-            is_leader,
-            term: metrics.current_term,
-            voters: membership.voter_ids().map(node).collect(),
-            learners: membership.learner_ids().map(node).collect(),
-            applied: metrics.last_applied.map_or(0, |applied| applied.index),
-            last_log,
-            caught_up: caught_up.map(|(id, _)| node(*id)).collect(),
-        }
-    }
-
-    /// Whether this leader has heard nothing from a majority for so long that a write would only
-    /// wait for its time-out.
-    pub fn lacks_quorum(&self) -> bool {
-        let metrics = self.raft.metrics();
-        let metrics = metrics.borrow();
-        let silent_ms = metrics.millis_since_quorum_ack.unwrap_or(0);
-        metrics.state.is_leader() && u128::from(silent_ms) > 2 * self.settings.lease.as_millis()
-    }
-
-    pub fn leads(&self) -> bool {
-        self.raft.metrics().borrow().state.is_leader()
-    }
-
-    pub fn known_leader(&self) -> Option<NodeId> {
-        self.view.borrow().leader.filter(|leader| *leader != self.me)
-    }
-}
-
 /// A handle to one group. Clones share it.
 pub struct Group<S> {
-    pub(crate) core: Arc<Core>,
+    pub(crate) replica: Arc<Replica>,
     pub(crate) machine: Machine<S>,
     pub(crate) writes: mpsc::Sender<Job>,
     pub(crate) queue_bytes: Arc<Semaphore>,
@@ -255,7 +118,7 @@ pub struct Group<S> {
 impl<S> Clone for Group<S> {
     fn clone(&self) -> Self {
         Self {
-            core: Arc::clone(&self.core),
+            replica: Arc::clone(&self.replica),
             machine: self.machine.clone(),
             writes: self.writes.clone(),
             queue_bytes: Arc::clone(&self.queue_bytes),
@@ -267,12 +130,12 @@ impl<S> Clone for Group<S> {
 
 impl<S: StateMachine> Group<S> {
     pub fn id(&self) -> GroupId {
-        self.core.id
+        self.replica.id
     }
 
     /// Whether nobody has formed or joined the group on this disk.
     pub fn is_pristine(&self) -> bool {
-        self.core.log.is_pristine()
+        self.replica.log.is_pristine()
     }
 
     /// Forms the group with these voters. On a group that exists it does nothing.
@@ -281,7 +144,7 @@ impl<S: StateMachine> Group<S> {
     /// When this node is not among them, or the group has stopped.
     pub async fn initialize(&self, voters: BTreeSet<NodeId>) -> Result<(), ReconfigureError> {
         let members: BTreeSet<u64> = voters.into_iter().map(|id| id.0).collect();
-        match self.core.raft.initialize(members).await {
+        match self.replica.raft.initialize(members).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
             Err(error) => Err(ReconfigureError::Refused(error.to_string())),
         }
@@ -298,7 +161,7 @@ impl<S: StateMachine> Group<S> {
         }
         let bytes = u32::try_from(op.len()).map_err(|_| WriteError::TooLarge)?;
         let room = Arc::clone(&self.queue_bytes).acquire_many_owned(bytes);
-        let room = tokio::time::timeout(self.core.settings.write_timeout, room)
+        let room = tokio::time::timeout(self.replica.settings.write_timeout, room)
             .await
             .map_err(|_| WriteError::Busy)?
             .map_err(|_| WriteError::Stopped)?;
@@ -325,7 +188,7 @@ impl<S: StateMachine> Group<S> {
     }
 
     pub fn watch(&self) -> watch::Receiver<GroupView> {
-        self.core.view.subscribe()
+        self.replica.view.subscribe()
     }
 
     /// The group's time: Unix milliseconds that never go back on this node.
@@ -343,14 +206,14 @@ impl<S: StateMachine> Group<S> {
         voters: BTreeSet<NodeId>,
         learners: BTreeSet<NodeId>,
     ) -> Result<(), ReconfigureError> {
-        let now = self.core.view.borrow().clone();
+        let now = self.replica.view.borrow().clone();
         if !now.is_leader {
             return Err(ReconfigureError::NotLeader);
         }
         let known: BTreeSet<NodeId> = now.voters.union(&now.learners).copied().collect();
         let wanted: BTreeSet<NodeId> = voters.union(&learners).copied().collect();
         for new in wanted.difference(&known) {
-            self.change(self.core.raft.add_learner(new.0, EmptyNode {}, false)).await?;
+            self.change(self.replica.raft.add_learner(new.0, EmptyNode {}, false)).await?;
         }
         if now.voters != voters {
             self.caught_up(voters.difference(&now.voters).copied().collect()).await?;
@@ -358,12 +221,13 @@ impl<S: StateMachine> Group<S> {
             let change = ChangeMembers::ReplaceAllVoters(ids);
             // A voter that stays as a learner is kept in the same step.
             let retain = now.voters.difference(&voters).any(|id| learners.contains(id));
-            self.change(self.core.raft.change_membership(change, retain)).await?;
+            self.change(self.replica.raft.change_membership(change, retain)).await?;
         }
         let surplus: BTreeSet<u64> = known.iter().filter(|id| !wanted.contains(id)).map(|id| id.0).collect();
-        let left = self.core.view.borrow().learners.iter().any(|id| surplus.contains(&id.0));
+        let left = self.replica.view.borrow().learners.iter().any(|id| surplus.contains(&id.0));
         if left || (!surplus.is_empty() && now.voters == voters) {
-            self.change(self.core.raft.change_membership(ChangeMembers::RemoveNodes(surplus), false)).await?;
+            self.change(self.replica.raft.change_membership(ChangeMembers::RemoveNodes(surplus), false))
+                .await?;
         }
         Ok(())
     }
@@ -374,7 +238,7 @@ impl<S: StateMachine> Group<S> {
     ) -> Result<(), ReconfigureError> {
         let changed =
             tokio::time::timeout(CHANGE_MAX, change).await.map_err(|_| ReconfigureError::Timeout)?;
-        self.core.refresh();
+        self.replica.refresh();
         match changed {
             Ok(_) => Ok(()),
             Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => {
@@ -392,7 +256,7 @@ impl<S: StateMachine> Group<S> {
             Ok(_) => return Err(ReconfigureError::NotLeader),
             Err(_) => {}
         }
-        let view = self.core.view.borrow();
+        let view = self.replica.view.borrow();
         let behind = nodes.difference(&view.caught_up).next().copied();
         behind.map_or(Ok(()), |node| Err(ReconfigureError::Behind { node }))
     }

@@ -17,13 +17,14 @@ use crate::clock::SlewedClock;
 use crate::elections::{self, QUESTIONS_MAX, Question};
 use crate::engine::{Engine, Snapshots};
 use crate::fault::{Fault, Guard};
-use crate::group::{Core, Group, OpenError, QUEUE_BYTES_MAX, QUEUE_MAX};
+use crate::group::{Group, OpenError, QUEUE_BYTES_MAX, QUEUE_MAX};
 use crate::heartbeats::Heartbeats;
 use crate::inbound;
 use crate::log::Log;
 use crate::machine::StateMachine;
 use crate::network::Network;
 use crate::reads;
+use crate::replica::Replica;
 use crate::settings::Settings;
 use crate::transport::Transport;
 use crate::types::{Metrics, Raft};
@@ -55,7 +56,7 @@ pub(crate) struct Shared {
     pub questions: mpsc::Sender<Question>,
     pub fault: Fault,
     heartbeats: Arc<Heartbeats>,
-    cores: RwLock<BTreeMap<GroupId, Arc<Core>>>,
+    replicas: RwLock<BTreeMap<GroupId, Arc<Replica>>>,
     suspects: RwLock<BTreeSet<NodeId>>,
     clock: Arc<SlewedClock>,
 }
@@ -76,7 +77,7 @@ impl Groups {
             questions,
             fault: Fault::none(),
             heartbeats: Arc::new(heartbeats),
-            cores: RwLock::default(),
+            replicas: RwLock::default(),
             suspects: RwLock::default(),
             clock: Arc::new(SlewedClock::new()),
         });
@@ -101,7 +102,7 @@ impl Groups {
         settings: Settings,
         machine: S,
     ) -> Result<Group<S>, OpenError> {
-        if self.shared.core(id).is_some() {
+        if self.shared.replica(id).is_some() {
             return Err(OpenError::Twice { group: id });
         }
         let storage = |source| OpenError::Storage { group: id, source };
@@ -121,34 +122,34 @@ impl Groups {
         let raft = Raft::new(me.0, Arc::new(config), network, log.clone(), machine.clone())
             .await
             .map_err(|error| OpenError::Raft { group: id, reason: error.to_string() })?;
-        let core = Arc::new(Core::new(id, me, raft, log, settings));
-        core.refresh();
+        let replica = Arc::new(Replica::new(id, me, raft, log, settings));
+        replica.refresh();
         let (writes, jobs) = mpsc::channel(QUEUE_MAX);
         let (reads, waiters) = mpsc::channel(QUEUE_MAX);
         let group = Group {
-            core: Arc::clone(&core),
+            replica: Arc::clone(&replica),
             machine: machine.clone(),
             writes,
             queue_bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
             reads,
             clock: Arc::clone(&self.shared.clock),
         };
-        let batcher = Batcher { core: Arc::clone(&core), machine, clock: Arc::clone(&group.clock) };
+        let batcher = Batcher { replica: Arc::clone(&replica), machine, clock: Arc::clone(&group.clock) };
         let guard = self.shared.fault.guard("a group's batcher");
         self.spawn(guard, batcher.run(jobs, self.stop.clone()));
         let guard = self.shared.fault.guard("a group's reader");
-        self.spawn(guard, reads::run(Arc::clone(&core), waiters, self.stop.clone()));
+        self.spawn(guard, reads::run(Arc::clone(&replica), waiters, self.stop.clone()));
         let guard = self.shared.fault.guard("a group's follower");
         self.spawn(
             guard,
             follow(
-                Arc::clone(&core),
+                Arc::clone(&replica),
                 group.machine.snapshot_bytes(),
                 self.shared.fault.clone(),
                 self.stop.clone(),
             ),
         );
-        self.shared.cores.write().unwrap_or_else(PoisonError::into_inner).insert(id, core);
+        self.shared.replicas.write().unwrap_or_else(PoisonError::into_inner).insert(id, replica);
         Ok(group)
     }
 
@@ -181,53 +182,58 @@ impl Groups {
 }
 
 impl Shared {
-    pub fn core(&self, group: GroupId) -> Option<Arc<Core>> {
-        self.cores.read().unwrap_or_else(PoisonError::into_inner).get(&group).cloned()
+    pub fn replica(&self, group: GroupId) -> Option<Arc<Replica>> {
+        self.replicas.read().unwrap_or_else(PoisonError::into_inner).get(&group).cloned()
     }
 
-    pub fn cores(&self) -> Vec<Arc<Core>> {
-        self.cores.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    pub fn replicas(&self) -> Vec<Arc<Replica>> {
+        self.replicas.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    pub fn leader_suspect(&self, core: &Core) -> bool {
-        let leader = core.raft.metrics().borrow().current_leader;
+    pub fn leader_suspect(&self, replica: &Replica) -> bool {
+        let leader = replica.raft.metrics().borrow().current_leader;
         let suspects = self.suspects.read().unwrap_or_else(PoisonError::into_inner);
         leader.is_some_and(|leader| suspects.contains(&NodeId(leader)))
     }
 }
 
 /// Keeps the view fresh, asks for snapshots, and ends raft's own tasks with the agent.
-async fn follow(core: Arc<Core>, snapshot_bytes: Arc<AtomicU64>, fault: Fault, stop: CancellationToken) {
-    let mut metrics = core.raft.metrics();
+async fn follow(
+    replica: Arc<Replica>,
+    snapshot_bytes: Arc<AtomicU64>,
+    fault: Fault,
+    stop: CancellationToken,
+) {
+    let mut metrics = replica.raft.metrics();
     let mut snapshot = None;
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             changed = metrics.changed() => if changed.is_err() {
-                fault.tell(format!("raft has panicked in group {}", core.id));
+                fault.tell(format!("raft has panicked in group {}", replica.id));
                 break;
             },
         }
         if let Some(reason) = fault_of(&metrics.borrow_and_update()) {
-            fault.tell(format!("group {}: {reason}", core.id));
+            fault.tell(format!("group {}: {reason}", replica.id));
             break;
         }
-        core.refresh();
+        replica.refresh();
         let newest = metrics.borrow().snapshot.map(|id| id.index);
         if newest != snapshot {
             snapshot = newest;
-            core.log.forget_growth();
+            replica.log.forget_growth();
         }
-        let enough = core.settings.snapshot_bytes.max(snapshot_bytes.load(Ordering::Relaxed));
-        if core.log.has_grown_by(enough) {
-            core.log.forget_growth();
+        let enough = replica.settings.snapshot_bytes.max(snapshot_bytes.load(Ordering::Relaxed));
+        if replica.log.has_grown_by(enough) {
+            replica.log.forget_growth();
             // It only queues; that the group has stopped is told by its metrics.
-            let _stopped = core.raft.trigger().snapshot().await;
+            let _stopped = replica.raft.trigger().snapshot().await;
         }
     }
-    core.log.flush_committed();
-    if let Err(error) = core.raft.shutdown().await {
-        tracing::warn!(group = %core.id, %error, "raft did not stop in order");
+    replica.log.flush_committed();
+    if let Err(error) = replica.raft.shutdown().await {
+        tracing::warn!(group = %replica.id, %error, "raft did not stop in order");
     }
 }
 

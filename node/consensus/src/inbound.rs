@@ -12,9 +12,10 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, InstallSnapsho
 use proto::ids::{GroupId, NodeId};
 
 use crate::elections::Question;
-use crate::group::Core;
+
 use crate::groups::{HandleError, Shared};
 use crate::heartbeats;
+use crate::replica::Replica;
 use crate::types::{LogId, Types, Vote};
 use crate::wire::{
     self, AppendAnswer, Heartbeat, HeartbeatsAnswer, PreVoteAnswer, PreVoteRequest, Request, SnapshotAnswer,
@@ -35,18 +36,18 @@ pub(crate) async fn handle(
 ) -> Result<Bytes, HandleError> {
     let request = wire::decode_request(shared.me, payload)
         .map_err(|error| HandleError::Malformed(error.to_string()))?;
-    let core = || shared.core(group).ok_or(HandleError::UnknownGroup(group));
+    let replica = || shared.replica(group).ok_or(HandleError::UnknownGroup(group));
     let encoded = match request {
         Request::Heartbeats(heartbeats) => wire::encode(&all_heartbeats(shared, from, heartbeats).await?),
-        Request::Append(rpc) => wire::encode(&append(&*core()?, from, rpc).await?),
+        Request::Append(rpc) => wire::encode(&append(&*replica()?, from, rpc).await?),
         Request::Vote(rpc) => {
-            let core = core()?;
+            let replica = replica()?;
             check_vote(from, &rpc)?;
-            wire::encode(&core.raft.vote(rpc).await)
+            wire::encode(&replica.raft.vote(rpc).await)
         }
-        Request::Snapshot(rpc) => wire::encode(&snapshot(&*core()?, from, rpc).await?),
+        Request::Snapshot(rpc) => wire::encode(&snapshot(&*replica()?, from, rpc).await?),
         Request::PreVote(request) => {
-            core()?;
+            replica()?;
             check_ids(request.last_log.iter())?;
             wire::encode(&pre_vote(shared, group, from, request).await?)
         }
@@ -63,15 +64,15 @@ async fn all_heartbeats(
         return Err(malformed("too many heartbeats"));
     }
     let answers = heartbeats.into_iter().map(async |heartbeat| {
-        let core = shared.core(GroupId(heartbeat.group))?;
-        let answer = append(&core, from, heartbeat.rpc);
+        let replica = shared.replica(GroupId(heartbeat.group))?;
+        let answer = append(&replica, from, heartbeat.rpc);
         tokio::time::timeout(heartbeats::ANSWER_MAX, answer).await.ok()?.ok()
     });
     Ok(join_all(answers).await)
 }
 
 async fn append(
-    core: &Core,
+    replica: &Replica,
     from: NodeId,
     rpc: AppendEntriesRequest<Types>,
 ) -> Result<AppendAnswer, HandleError> {
@@ -81,20 +82,20 @@ async fn append(
     if !(first..).zip(&rpc.entries).all(|(index, entry)| entry.log_id.index == index) {
         return Err(malformed("entries that do not follow one another"));
     }
-    let answer = core.raft.append_entries(rpc).await;
+    let answer = replica.raft.append_entries(rpc).await;
     match &answer {
         Ok(
             AppendEntriesResponse::Success
             | AppendEntriesResponse::PartialSuccess(_)
             | AppendEntriesResponse::Conflict,
-        ) => core.leader_heard(),
+        ) => replica.leader_heard(),
         Ok(AppendEntriesResponse::HigherVote(_)) | Err(_) => {}
     }
     Ok(answer)
 }
 
 async fn snapshot(
-    core: &Core,
+    replica: &Replica,
     from: NodeId,
     rpc: InstallSnapshotRequest<Types>,
 ) -> Result<SnapshotAnswer, HandleError> {
@@ -102,12 +103,12 @@ async fn snapshot(
     check_ids(rpc.meta.last_log_id.iter())?;
     let end = rpc.offset.saturating_add(rpc.data.len() as u64);
     // openraft would fill a gap with zeros, however wide it is.
-    if end > SNAPSHOT_BYTES_MAX || !core.continues_snapshot(&rpc.meta.snapshot_id, rpc.offset, end) {
+    if end > SNAPSHOT_BYTES_MAX || !replica.continues_snapshot(&rpc.meta.snapshot_id, rpc.offset, end) {
         return Err(malformed("a part of a snapshot that does not follow the one before"));
     }
-    let answer = core.raft.install_snapshot(rpc).await;
+    let answer = replica.raft.install_snapshot(rpc).await;
     if answer.is_ok() {
-        core.leader_heard();
+        replica.leader_heard();
     }
     Ok(answer)
 }

@@ -31,6 +31,7 @@ mod machine;
 pub mod memory;
 mod network;
 mod reads;
+mod replica;
 mod settings;
 mod transport;
 mod types;

@@ -7,13 +7,14 @@ use openraft::error::{CheckIsLeaderError, RaftError};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::group::{Core, ReadError};
+use crate::group::ReadError;
+use crate::replica::Replica;
 use crate::types::node;
 
 type Waiter = oneshot::Sender<Result<(), ReadError>>;
 
 /// Runs until nobody can read any more.
-pub async fn run(core: Arc<Core>, mut waiters: mpsc::Receiver<Waiter>, stop: CancellationToken) {
+pub async fn run(replica: Arc<Replica>, mut waiters: mpsc::Receiver<Waiter>, stop: CancellationToken) {
     loop {
         let first = tokio::select! {
             () = stop.cancelled() => return,
@@ -28,7 +29,7 @@ pub async fn run(core: Arc<Core>, mut waiters: mpsc::Receiver<Waiter>, stop: Can
         }
         let proved = tokio::select! {
             () = stop.cancelled() => return,
-            proved = prove(&core) => proved,
+            proved = prove(&replica) => proved,
         };
         for waiter in batch {
             // Whoever asked may have gone away.
@@ -37,12 +38,12 @@ pub async fn run(core: Arc<Core>, mut waiters: mpsc::Receiver<Waiter>, stop: Can
     }
 }
 
-async fn prove(core: &Core) -> Result<(), ReadError> {
-    let proof = tokio::time::timeout(core.settings.read_timeout, core.raft.ensure_linearizable()).await;
+async fn prove(replica: &Replica) -> Result<(), ReadError> {
+    let proof = tokio::time::timeout(replica.settings.read_timeout, replica.raft.ensure_linearizable()).await;
     match proof {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward)))) => {
-            let leader = forward.leader_id.map(node).filter(|leader| *leader != core.me);
+            let leader = forward.leader_id.map(node).filter(|leader| *leader != replica.me);
             Err(ReadError::NotLeader { leader })
         }
         Ok(Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_)))) | Err(_) => {

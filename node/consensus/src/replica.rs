@@ -1,0 +1,201 @@
+//! What one group is on this node, whatever its state machine: raft, the log, and what the tasks of
+//! the group tell one another.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use proto::ids::{GroupId, NodeId};
+use tokio::sync::watch;
+
+use crate::group::GroupView;
+use crate::log::Log;
+use crate::settings::Settings;
+use crate::types::{LogId, Metrics, Raft, node};
+
+/// A follower that lacks no more than these counts as caught up: what is written while one asks.
+const CAUGHT_UP_ENTRIES: u64 = 64;
+/// One group on this node.
+pub(crate) struct Replica {
+    pub id: GroupId,
+    pub me: NodeId,
+    pub raft: Raft,
+    pub log: Log,
+    pub settings: Settings,
+    pub view: watch::Sender<GroupView>,
+    started: Instant,
+    /// When the leader was heard last, in ms since `started`.
+    heard_ms: AtomicU64,
+    searching: AtomicBool,
+    /// The log's end when the last heartbeat was due.
+    idle_at: AtomicU64,
+    /// The snapshot that is being received, and how much of it there is.
+    receiving: Mutex<(String, u64)>,
+    members: Mutex<Arc<Members>>,
+}
+
+/// Who belongs to the group. Made anew when that changes, which is seldom.
+#[derive(Default)]
+pub(crate) struct Members {
+    set_by: Option<LogId>,
+    /// The voters of the configuration, both of them while it is joint.
+    pub configs: Vec<BTreeSet<NodeId>>,
+    voters: BTreeSet<NodeId>,
+    learners: BTreeSet<NodeId>,
+}
+
+impl Replica {
+    pub fn new(id: GroupId, me: NodeId, raft: Raft, log: Log, settings: Settings) -> Self {
+        Self {
+            id,
+            me,
+            raft,
+            log,
+            settings,
+            view: watch::Sender::new(GroupView::default()),
+            started: Instant::now(),
+            heard_ms: AtomicU64::new(0),
+            searching: AtomicBool::new(false),
+            idle_at: AtomicU64::new(0),
+            receiving: Mutex::default(),
+            members: Mutex::default(),
+        }
+    }
+
+    /// Milliseconds since this group was opened.
+    pub fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub fn leader_heard(&self) {
+        self.heard_ms.store(self.now_ms(), Ordering::Relaxed);
+        if self.searching.load(Ordering::Relaxed) {
+            self.set_searching(false);
+        }
+    }
+
+    pub fn heard_ms(&self) -> u64 {
+        self.heard_ms.load(Ordering::Relaxed)
+    }
+
+    /// Whether the election driver looks for a leader; the one that raft remembers is then gone.
+    pub fn set_searching(&self, searching: bool) {
+        if self.searching.swap(searching, Ordering::Relaxed) != searching {
+            self.refresh();
+        }
+    }
+
+    /// Whether nothing was appended since it was asked last. What is appended is sent, and serves as
+    /// a heartbeat.
+    pub fn was_idle(&self) -> bool {
+        let last = self.raft.metrics().borrow().last_log_index.unwrap_or(0);
+        self.idle_at.swap(last, Ordering::Relaxed) == last
+    }
+
+    /// Whether a part of a snapshot leaves no gap after what has been received of it. Of another
+    /// snapshot raft takes nothing but the beginning.
+    pub fn continues_snapshot(&self, id: &str, offset: u64, end: u64) -> bool {
+        let mut receiving = self.receiving.lock().unwrap_or_else(PoisonError::into_inner);
+        if offset == 0 {
+            *receiving = (id.to_owned(), end);
+            return true;
+        }
+        let (current, received) = &mut *receiving;
+        if current != id {
+            return true;
+        }
+        let follows = offset <= *received;
+        if follows {
+            *received = end.max(*received);
+        }
+        follows
+    }
+
+    pub fn members(&self) -> Arc<Members> {
+        Arc::clone(&self.lock_members())
+    }
+
+    fn lock_members(&self) -> MutexGuard<'_, Arc<Members>> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Brings the view up to date with raft's metrics, which change with every message.
+    pub fn refresh(&self) {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let mut members = self.lock_members();
+        let new_members = members.set_by != *metrics.membership_config.log_id();
+        if new_members {
+            *members = Arc::new(Members::of(&metrics));
+        }
+        self.view.send_if_modified(|view| {
+            let changed = new_members | self.update(view, &metrics);
+            if new_members {
+                view.voters.clone_from(&members.voters);
+                view.learners.clone_from(&members.learners);
+            }
+            changed
+        });
+    }
+
+    /// Whether anything but the members is different from what the view says.
+    fn update(&self, view: &mut GroupView, metrics: &Metrics) -> bool {
+        let is_leader = metrics.state.is_leader();
+        let lost = self.searching.load(Ordering::Relaxed) && !is_leader;
+        let last_log = metrics.last_log_index.unwrap_or(0);
+        let caught_up = || {
+            let followers = metrics.replication.iter().flatten();
+            let close = followers.filter(|(_, matched)| {
+                matched.is_some_and(|matched| matched.index + CAUGHT_UP_ENTRIES >= last_log)
+            });
+            close.map(|(id, _)| node(*id))
+        };
+        let mut changed = set(&mut view.leader, metrics.current_leader.filter(|_| !lost).map(node));
+        changed |= set(&mut view.is_leader, is_leader);
+        changed |= set(&mut view.term, metrics.current_term);
+        changed |= set(&mut view.applied, metrics.last_applied.map_or(0, |applied| applied.index));
+        changed |= set(&mut view.last_log, last_log);
+        if !view.caught_up.iter().copied().eq(caught_up()) {
+            view.caught_up = caught_up().collect();
+            changed = true;
+        }
+        changed
+    }
+
+    /// Whether this leader has heard nothing from a majority for so long that a write would only
+    /// wait for its time-out.
+    pub fn lacks_quorum(&self) -> bool {
+        let metrics = self.raft.metrics();
+        let metrics = metrics.borrow();
+        let silent_ms = metrics.millis_since_quorum_ack.unwrap_or(0);
+        metrics.state.is_leader() && u128::from(silent_ms) > 2 * self.settings.lease.as_millis()
+    }
+
+    pub fn leads(&self) -> bool {
+        self.raft.metrics().borrow().state.is_leader()
+    }
+
+    pub fn known_leader(&self) -> Option<NodeId> {
+        self.view.borrow().leader.filter(|leader| *leader != self.me)
+    }
+}
+
+impl Members {
+    fn of(metrics: &Metrics) -> Self {
+        let membership = metrics.membership_config.membership();
+        let configs = membership.get_joint_config();
+        Self {
+            set_by: *metrics.membership_config.log_id(),
+            configs: configs.iter().map(|config| config.iter().copied().map(node).collect()).collect(),
+            voters: membership.voter_ids().map(node).collect(),
+            learners: membership.learner_ids().map(node).collect(),
+        }
+    }
+}
+
+fn set<T: PartialEq>(place: &mut T, value: T) -> bool {
+    let changed = *place != value;
+    *place = value;
+    changed
+}
