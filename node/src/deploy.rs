@@ -44,6 +44,7 @@ use proto::peer::{
     ActRequest, ActResponse, FetchBlobRequest, ReplicateRequest, ReplicateResponse, RunRelease,
 };
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinError;
 use tonic::Status;
 
 use crate::config::Config;
@@ -363,15 +364,22 @@ fn release_id(bytes: &[u8]) -> Result<ReleaseId, Status> {
 async fn on_disk<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Result<T, StoreError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(cancelled) => {
-                let source = std::io::Error::other(cancelled);
-                Err(StoreError::Io { what: "work on", path: PathBuf::new(), source })
-            }
-        },
+    finished(tokio::task::spawn_blocking(work).await)
+}
+
+/// What came of such work. Its panic is the caller's.
+fn finished<T>(ended: Result<Result<T, StoreError>, JoinError>) -> Result<T, StoreError> {
+    let error = match ended {
+        Ok(result) => return result,
+        Err(error) => error,
+    };
+    match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        // The runtime ends, and the agent with it.
+        Err(cancelled) => {
+            let source = std::io::Error::other(cancelled);
+            Err(StoreError::Io { what: "work on", path: PathBuf::new(), source })
+        }
     }
 }
 

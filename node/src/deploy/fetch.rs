@@ -30,8 +30,9 @@ use crate::mesh::Mesh;
 
 /// Releases that are fetched at a time. More would share the same line.
 const RELEASES_AT_A_TIME: usize = 2;
-/// Files that are fetched at a time for one release: enough to hide the round trips of small ones.
-const FILES_AT_A_TIME: usize = 8;
+/// Files that are fetched at a time for one release: enough to hide the round trips of small ones, and
+/// to have them share the file system's commits.
+const FILES_AT_A_TIME: usize = 32;
 /// A peer that sends nothing for so long is given up for this file.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a peer is not asked after it has sent other bytes than it was asked for.

@@ -22,12 +22,16 @@ use proto::peer::ReplicateRequest;
 use proto::v1::upload_request::Part;
 use proto::v1::{UploadBegin, UploadFile, UploadRequest, UploadResponse};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tonic::Status;
 
-use super::{Deploy, garbage, on_disk};
+use super::{Deploy, finished, garbage, on_disk};
 
 /// Uploads at a time. Each may fill the disk up to a release's size.
 const UPLOADS_MAX: usize = 2;
+/// Files that are synced at a time: they share the file system's commits, of which each takes
+/// milliseconds.
+const SYNCS_AT_A_TIME: usize = 32;
 /// An operator's end that sends nothing for so long is gone.
 const PART_TIMEOUT: Duration = Duration::from_secs(60);
 /// For the second copy of the largest release over a slow line.
@@ -68,7 +72,10 @@ impl Deploy {
         receiving: &Arc<Receiving>,
     ) -> Result<UploadResponse, Status> {
         let mut upload = Upload::begin(parts, Arc::clone(receiving)).await?;
-        upload.files().await?;
+        let came = upload.files().await;
+        // What breaks off is swept away: nothing may still be on its way in then.
+        upload.keeping.shutdown().await;
+        came?;
         let version = match upload.begin.version.as_str() {
             "" => next_version(&self.state(), &upload.spec.app),
             version => version.to_owned(),
@@ -145,6 +152,8 @@ struct Upload<S> {
     begin: UploadBegin,
     spec: AppSpec,
     entries: Vec<Entry>,
+    /// Files that are complete and not yet durable.
+    keeping: JoinSet<Result<(EntryPath, Stored), StoreError>>,
     bytes: u64,
     new_bytes: u64,
 }
@@ -156,7 +165,8 @@ impl<S: Stream<Item = Result<UploadRequest, Status>> + Unpin + Send> Upload<S> {
         };
         // Before a byte is sent in vain.
         let spec = AppSpec::parse(&begin.manifest).map_err(|error| refused_manifest(&error.into()))?;
-        Ok(Self { parts, receiving, begin, spec, entries: Vec::new(), bytes: 0, new_bytes: 0 })
+        let (entries, keeping) = (Vec::new(), JoinSet::new());
+        Ok(Self { parts, receiving, begin, spec, entries, keeping, bytes: 0, new_bytes: 0 })
     }
 
     async fn files(&mut self) -> Result<(), Status> {
@@ -164,23 +174,45 @@ impl<S: Stream<Item = Result<UploadRequest, Status>> + Unpin + Send> Upload<S> {
             let Part::File(file) = part else {
                 return Err(Status::invalid_argument("a file was expected"));
             };
-            if self.entries.len() >= RELEASE_ENTRIES_MAX {
-                let error = ManifestError::TooManyEntries { entries: self.entries.len() + 1 };
+            let entries = self.entries.len() + self.keeping.len();
+            if entries >= RELEASE_ENTRIES_MAX {
+                let error = ManifestError::TooManyEntries { entries: entries + 1 };
                 return Err(refused_manifest(&error));
             }
             let bad = |error| Status::invalid_argument(format!("{:?}: {error}", file.path));
             let path = EntryPath::try_from(file.path.clone()).map_err(bad)?;
-            let content = if file.link_target.is_empty() {
-                Content::File(self.file(&file).await?.content)
+            if file.link_target.is_empty() {
+                let writer = self.file(&file).await?;
+                self.keep(path, writer).await?;
             } else {
-                Content::Link(LinkTarget::try_from(file.link_target.clone()).map_err(bad)?)
-            };
-            self.entries.push(Entry { path, content });
+                let content = Content::Link(LinkTarget::try_from(file.link_target.clone()).map_err(bad)?);
+                self.entries.push(Entry { path, content });
+            }
         }
+        while self.kept().await? {}
         Ok(())
     }
 
-    async fn file(&mut self, file: &UploadFile) -> Result<Stored, Status> {
+    /// Has a file made durable while the next ones come in.
+    async fn keep(&mut self, path: EntryPath, writer: BlobWriter) -> Result<(), Status> {
+        while self.keeping.len() >= SYNCS_AT_A_TIME && self.kept().await? {}
+        let receiving = Arc::clone(&self.receiving);
+        self.keeping.spawn_blocking(move || Ok((path, receiving.keep(writer)?)));
+        Ok(())
+    }
+
+    /// Waits for one of the files that are being made durable. Whether there was one.
+    async fn kept(&mut self) -> Result<bool, Status> {
+        let Some(kept) = self.keeping.join_next().await else { return Ok(false) };
+        let (path, Stored { content, new }) = finished(kept).map_err(refused)?;
+        if new {
+            self.new_bytes = self.new_bytes.saturating_add(content.size);
+        }
+        self.entries.push(Entry { path, content: Content::File(content) });
+        Ok(true)
+    }
+
+    async fn file(&mut self, file: &UploadFile) -> Result<BlobWriter, Status> {
         let (size, executable) = (file.size_bytes, file.executable);
         self.bytes = self.bytes.saturating_add(size);
         if self.bytes > RELEASE_BYTES_MAX {
@@ -199,12 +231,7 @@ impl<S: Stream<Item = Result<UploadRequest, Status>> + Unpin + Send> Upload<S> {
             left = left.saturating_sub(data.len() as u64);
             writer = write(writer, data).await.map_err(refused)?;
         }
-        let receiving = Arc::clone(&self.receiving);
-        let stored = on_disk(move || receiving.keep(writer)).await.map_err(refused)?;
-        if stored.new {
-            self.new_bytes = self.new_bytes.saturating_add(size);
-        }
-        Ok(stored)
+        Ok(writer)
     }
 }
 
