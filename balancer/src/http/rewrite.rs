@@ -258,8 +258,10 @@ fn number(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
+    use proptest::prelude::*;
 
     use super::*;
+    use crate::http::{BodyDecoder, Decoded};
 
     fn rewritten(text: &str, origin: Option<&Origin>) -> String {
         let head = RequestHead::take(&mut BytesMut::from(text)).unwrap().unwrap();
@@ -329,5 +331,87 @@ mod tests {
         let mut out = Vec::new();
         response(&mut out, &head, head.framing, false);
         assert_eq!(String::from_utf8(out).unwrap(), "HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\n");
+    }
+
+    fn any_headers() -> impl Strategy<Value = Vec<(String, String)>> {
+        // None of them is about the connection.
+        let header = ("x-[a-e]{1,8}", "[!-~]([ -~]{0,20}[!-~])?");
+        proptest::collection::vec(header, 0..20)
+    }
+
+    fn passed(headers: &Headers) -> Vec<(String, String)> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let others = headers.iter().filter(|header| header.meaning == Meaning::Other);
+        others.map(|header| (text(header.name), text(header.value))).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_request_that_is_sent_on_is_the_same_request(
+            method in "GET|PUT|POST|DELETE|PURGE",
+            target in "/[!-~]{0,40}",
+            headers in any_headers(),
+            length in proptest::option::of(1u64..1_000_000),
+        ) {
+            let mut text = format!("{method} {target} HTTP/1.1\r\nHost: a.example\r\n");
+            for (name, value) in &headers {
+                text += &format!("{name}: {value}\r\n");
+            }
+            text += &length.map_or(String::new(), |length| format!("Content-Length: {length}\r\n"));
+            text += "\r\n";
+            let out = rewritten(&text, Some(&client(&[])));
+            let mut buffer = BytesMut::from(&*out);
+            let head = RequestHead::take(&mut buffer).unwrap().unwrap();
+            prop_assert!(buffer.is_empty());
+            prop_assert_eq!(head.method(), method.as_bytes());
+            prop_assert_eq!(head.target(), target.as_bytes());
+            prop_assert_eq!(head.host(), b"a.example");
+            prop_assert_eq!(head.framing, length.map_or(Framing::None, Framing::Length));
+            prop_assert_eq!(passed(&head.headers), headers);
+        }
+
+        #[test]
+        fn an_answer_that_is_sent_on_is_the_same_answer(
+            status in prop_oneof![Just(200u16), Just(404), Just(503), 200u16..600],
+            reason in "[ -~]{0,20}",
+            headers in any_headers(),
+            chunked in any::<bool>(),
+        ) {
+            let mut text = format!("HTTP/1.1 {status} {reason}\r\n");
+            for (name, value) in &headers {
+                text += &format!("{name}: {value}\r\n");
+            }
+            text += if chunked { "Transfer-Encoding: chunked\r\n\r\n" } else { "Content-Length: 7\r\n\r\n" };
+            let head = ResponseHead::take(&mut BytesMut::from(&*text), false).unwrap().unwrap();
+            let mut out = Vec::new();
+            response(&mut out, &head, head.framing, false);
+            let again = ResponseHead::take(&mut BytesMut::from(&*out), false).unwrap().unwrap();
+            prop_assert_eq!(again.status, status);
+            prop_assert_eq!(again.reason(), head.reason());
+            prop_assert_eq!(again.framing, head.framing);
+            prop_assert_eq!(passed(&again.headers), headers);
+        }
+
+        #[test]
+        fn chunks_that_were_written_are_read_again_however_they_arrive(
+            pieces in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..200), 0..10),
+            step in 1usize..50,
+        ) {
+            let mut out = Vec::new();
+            for piece in &pieces {
+                body_piece(&mut out, Framing::Chunked, piece);
+            }
+            body_end(&mut out, Framing::Chunked);
+            let (mut decoder, mut buffer) = (BodyDecoder::new(Framing::Chunked), BytesMut::new());
+            let mut body = Vec::new();
+            for arrived in out.chunks(step) {
+                buffer.extend_from_slice(arrived);
+                while let Decoded::Data(data) = decoder.decode(&mut buffer).unwrap() {
+                    body.extend_from_slice(&data);
+                }
+            }
+            prop_assert!(decoder.is_done() && buffer.is_empty());
+            prop_assert_eq!(body, pieces.concat());
+        }
     }
 }

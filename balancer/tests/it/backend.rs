@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 /// What a server does with a request's text.
-pub type Script = fn(&str) -> Answer;
+type Script = Arc<dyn Fn(&str) -> Answer + Send + Sync>;
 
 pub enum Answer {
     Text(String),
@@ -19,22 +19,36 @@ pub enum Answer {
     Hangup,
     /// The answer, then the end of the connection.
     Last(String),
+    /// It takes its time; other connections do not notice.
+    Slow(Duration, String),
     Never,
 }
 
 /// A server that was started for one test.
 pub struct Server {
     pub address: SocketAddr,
-    pub requests: Arc<AtomicUsize>,
+    requests: Arc<AtomicUsize>,
+    open: Arc<AtomicUsize>,
     stop: CancellationToken,
 }
 
+/// A connection, counted as long as it is open.
+struct Open(Arc<AtomicUsize>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 impl Server {
-    pub async fn start(script: Script) -> Self {
+    pub async fn start(script: impl Fn(&str) -> Answer + Send + Sync + 'static) -> Self {
+        let script: Script = Arc::new(script);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (requests, stop) = (Arc::new(AtomicUsize::new(0)), CancellationToken::new());
-        let (counter, stopped) = (Arc::clone(&requests), stop.clone());
+        let open = Arc::new(AtomicUsize::new(0));
+        let (counter, gauge, stopped) = (Arc::clone(&requests), Arc::clone(&open), stop.clone());
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             let listener = listener.into_std().unwrap();
@@ -47,11 +61,17 @@ impl Server {
                         accepted = listener.accept() => accepted,
                     };
                     let (stream, _) = accepted.unwrap();
-                    tasks.spawn(serve(stream, script, Arc::clone(&counter)));
+                    gauge.fetch_add(1, Ordering::SeqCst);
+                    let (script, counter) = (Arc::clone(&script), Arc::clone(&counter));
+                    let open = Open(Arc::clone(&gauge));
+                    tasks.spawn(async move {
+                        serve(stream, script, counter).await;
+                        drop(open);
+                    });
                 }
             });
         });
-        Self { address, requests, stop }
+        Self { address, requests, open, stop }
     }
 
     /// Ends the server and every connection at once, as a kill does.
@@ -61,6 +81,11 @@ impl Server {
 
     pub fn count(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
+    }
+
+    /// Connections that are open now.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::SeqCst)
     }
 }
 
@@ -94,13 +119,31 @@ async fn serve(mut stream: TcpStream, script: Script, requests: Arc<AtomicUsize>
             Answer::Text(answer) => stream.write_all(answer.as_bytes()).await.unwrap_or(()),
             Answer::Hangup => return,
             Answer::Last(answer) => return stream.write_all(answer.as_bytes()).await.unwrap_or(()),
+            Answer::Slow(pause, answer) => {
+                tokio::time::sleep(pause).await;
+                stream.write_all(answer.as_bytes()).await.unwrap_or(());
+            }
             Answer::Never => std::future::pending().await,
         }
     }
 }
 
 pub fn ok(body: &str) -> Answer {
-    Answer::Text(format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
+    Answer::Text(ok_text(body))
+}
+
+pub fn ok_text(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+/// Waits for what comes without an event that could be awaited.
+pub async fn until(what: &str, holds: impl Fn() -> bool) {
+    let waits = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waits).await.expect(what);
 }
 
 pub fn backend(name: &str, target: Target) -> Backend {

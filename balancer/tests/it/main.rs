@@ -4,5 +4,8 @@
 
 mod backend;
 mod bodies;
+mod drains;
 mod faults;
+mod heads;
+mod kills;
 mod peers;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use balancer::{Balancer, Settings, Target};
 use rustls_pki_types::ServerName;
@@ -9,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
-use crate::backend::{Server, backend, listening, ok, snapshot};
+use crate::backend::{Answer, Server, backend, listening, ok, ok_text, raw, snapshot, until};
 
 /// An owner behind TLS, and what a client needs to trust it.
 struct Owner {
@@ -119,11 +120,7 @@ async fn a_client_can_not_choose_an_instance_by_itself() {
 async fn a_drain_ends_when_the_last_request_from_a_peer_has_ended() {
     let (server, client) = certificate();
     let owner = owner(server).await;
-    let slow = Server::start(|_| {
-        std::thread::sleep(std::time::Duration::from_millis(200));
-        ok("done")
-    })
-    .await;
+    let slow = Server::start(|_| Answer::Slow(Duration::from_millis(200), ok_text("done"))).await;
     owner.balancer.serve_instance("shop", "7", slow.address);
     let (front, address) = listening(Some(client));
     front.publish(snapshot(vec![backend("7", owner.target.clone())]));
@@ -131,10 +128,139 @@ async fn a_drain_ends_when_the_last_request_from_a_peer_has_ended() {
     let get = tasks.spawn(async move {
         reqwest::get(format!("http://{address}/")).await.unwrap().text().await.unwrap()
     });
-    while slow.count() == 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    until("a request under way", || slow.count() > 0).await;
     owner.balancer.stop_instance("shop", "7");
     owner.balancer.drained("shop", "7").await;
     assert_eq!(get.await.unwrap(), "done");
+}
+
+#[tokio::test]
+async fn a_get_whose_instance_dies_behind_its_owner_is_answered_by_another() {
+    let (server, client) = certificate();
+    let owner = owner(server).await;
+    let dying = Server::start(|_| Answer::Hangup).await;
+    let sound = Server::start(|_| ok("sound")).await;
+    owner.balancer.serve_instance("shop", "7", dying.address);
+    let (front, address) = listening(Some(client));
+    front.serve_instance("shop", "8", sound.address);
+    front.publish(snapshot(vec![
+        backend("7", owner.target.clone()),
+        backend("8", Target::Local(sound.address)),
+    ]));
+    let http = reqwest::Client::new();
+    for _ in 0..4 {
+        let answer = http.get(format!("http://{address}/")).send().await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), "sound");
+    }
+    assert!(dying.count() > 0);
+    // A POST may have been executed: that is told, and it goes nowhere else.
+    let (dead, alive) = (dying.count(), sound.count());
+    let (mut told, mut served) = (0, 0);
+    for _ in 0..4 {
+        let answer = http.post(format!("http://{address}/")).body("pay").send().await.unwrap();
+        assert!(answer.headers().get("holdfast-failed").is_none());
+        if answer.status() == 502 { told += 1 } else { served += 1 }
+    }
+    assert_eq!((dying.count() - dead, sound.count() - alive), (told, served));
+    assert!(told > 0 && served > 0);
+}
+
+#[tokio::test]
+async fn an_instance_can_not_forge_the_agents_marks() {
+    let (server, client) = certificate();
+    let owner = owner(server).await;
+    let forging = Server::start(|_| {
+        let marks = "Holdfast-Refused: 1\r\nHoldfast-Failed: lost\r\n";
+        Answer::Text(format!("HTTP/1.1 200 OK\r\n{marks}Content-Length: 4\r\n\r\npaid"))
+    })
+    .await;
+    owner.balancer.serve_instance("shop", "7", forging.address);
+    let (front, address) = listening(Some(client));
+    front.publish(snapshot(vec![backend("7", owner.target.clone())]));
+    let http = reqwest::Client::new();
+    let answer = http.post(format!("http://{address}/")).body("pay").send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(answer.headers().keys().all(|name| !name.as_str().starts_with("holdfast")));
+    assert_eq!(answer.text().await.unwrap(), "paid");
+    assert_eq!(forging.count(), 1);
+}
+
+#[tokio::test]
+async fn a_large_upload_that_the_owner_refuses_arrives_whole_elsewhere() {
+    let (server, client) = certificate();
+    let owner = owner(server).await;
+    let echo = |text: &str| ok(&text.split_once("\r\n\r\n").unwrap().1.len().to_string());
+    let (stopped, other) = (Server::start(echo).await, Server::start(echo).await);
+    owner.balancer.serve_instance("shop", "7", stopped.address);
+    let (front, address) = listening(Some(client));
+    front.serve_instance("shop", "8", other.address);
+    front.publish(snapshot(vec![
+        backend("7", owner.target.clone()),
+        backend("8", Target::Local(other.address)),
+    ]));
+    let http = reqwest::Client::new();
+    let upload = || async {
+        let large = vec![b'x'; 1_000_000];
+        let answer = http.post(format!("http://{address}/")).body(large).send().await.unwrap();
+        assert_eq!(answer.text().await.unwrap(), "1000000");
+    };
+    for _ in 0..4 {
+        upload().await;
+    }
+    assert_eq!((stopped.count(), other.count()), (2, 2));
+    owner.balancer.stop_instance("shop", "7");
+    for _ in 0..4 {
+        upload().await;
+    }
+    assert_eq!((stopped.count(), other.count()), (2, 6));
+}
+
+#[tokio::test]
+async fn a_tunnel_goes_through_the_owner() {
+    let (server, client) = certificate();
+    let owner = owner(server).await;
+    let instance = Server::start(|text| {
+        assert!(text.contains("Upgrade: websocket\r\n"), "{text}");
+        Answer::Last(
+            "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x01frame"
+                .to_owned(),
+        )
+    })
+    .await;
+    owner.balancer.serve_instance("shop", "7", instance.address);
+    let (front, address) = listening(Some(client));
+    front.publish(snapshot(vec![backend("7", owner.target.clone())]));
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let answer = raw(address, request, "").await;
+    assert!(answer.starts_with("HTTP/1.1 101 ") && answer.ends_with("\x01frame"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_request_that_nobody_waits_for_any_more_holds_up_no_drain() {
+    let (server, client) = certificate();
+    let owner = owner(server).await;
+    let stuck = Server::start(|_| Answer::Never).await;
+    owner.balancer.serve_instance("shop", "7", stuck.address);
+    let (front, address) = listening(Some(client));
+    let mut impatient = snapshot(vec![backend("7", owner.target.clone())]);
+    impatient.routes[0].timeout = Duration::from_millis(100);
+    front.publish(impatient);
+    assert_eq!(reqwest::get(format!("http://{address}/")).await.unwrap().status(), 504);
+    assert_eq!(stuck.count(), 1);
+    owner.balancer.stop_instance("shop", "7");
+    let drained = owner.balancer.drained("shop", "7");
+    tokio::time::timeout(Duration::from_secs(20), drained).await.expect("the instance is drained");
+}
+
+#[tokio::test]
+async fn an_owner_that_is_not_the_one_that_is_meant_gets_no_request() {
+    let (server, _) = certificate();
+    let (_, client_of_another) = certificate();
+    let owner = owner(server).await;
+    let instance = Server::start(|_| ok("reached")).await;
+    owner.balancer.serve_instance("shop", "7", instance.address);
+    let (front, address) = listening(Some(client_of_another));
+    front.publish(snapshot(vec![backend("7", owner.target.clone())]));
+    assert_eq!(reqwest::get(format!("http://{address}/")).await.unwrap().status(), 503);
+    assert_eq!(instance.count(), 0);
 }

@@ -68,6 +68,23 @@ fn a_head_that_does_not_end_is_refused_at_the_bound() {
 }
 
 #[test]
+fn an_answer_whose_end_is_ambiguous_is_refused() {
+    let table = [
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: +1\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        "HTTP/1.1 200 OK\nContent-Length: 1\n\n",
+        "HTTP/1.1 200 OK\r\nX: 1\r\n folded\r\n\r\n",
+        "HTTP/1.1 099 Odd\r\nContent-Length: 1\r\n\r\n",
+    ];
+    for text in table {
+        assert!(ResponseHead::take(&mut BytesMut::from(text), false).is_err(), "{text:?}");
+    }
+}
+
+#[test]
 fn a_response_without_a_body_is_known_by_its_status_and_request() {
     let framing =
         |text: &str, head| ResponseHead::take(&mut BytesMut::from(text), head).unwrap().unwrap().framing;
@@ -80,20 +97,24 @@ fn a_response_without_a_body_is_known_by_its_status_and_request() {
 
 proptest! {
     #[test]
-    fn a_head_that_comes_in_pieces_is_the_same(cut in 0usize..80) {
+    fn a_head_that_comes_in_pieces_is_the_same(cuts in proptest::collection::vec(0usize..90, 0..6)) {
         let text = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nX-Y: z\r\n\r\nabc";
-        let mut buffer = BytesMut::from(&text[..cut.min(text.len())]);
-        let first = RequestHead::take(&mut buffer).unwrap();
-        let head = match first {
-            Some(head) => head,
-            None => {
-                buffer.extend_from_slice(&text.as_bytes()[cut..]);
-                RequestHead::take(&mut buffer).unwrap().unwrap()
+        let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
+        cuts.push(text.len());
+        cuts.sort_unstable();
+        let (mut buffer, mut from, mut found) = (BytesMut::new(), 0, None);
+        for cut in cuts {
+            buffer.extend_from_slice(&text.as_bytes()[from..cut]);
+            from = cut;
+            if found.is_none() {
+                found = RequestHead::take(&mut buffer).unwrap();
             }
-        };
+        }
+        let head = found.expect("the head is whole");
         prop_assert_eq!(head.framing, Framing::Length(3));
         let last = head.headers.iter().last().unwrap();
         prop_assert_eq!((last.name, last.value), (&b"X-Y"[..], &b"z"[..]));
+        prop_assert_eq!(&buffer[..], b"abc");
     }
 
     #[test]
