@@ -277,7 +277,7 @@ impl Deploy {
 
     /// Once for each act: the controller repeats one that still matters.
     fn fetch_in_background(&self, release: ReleaseId, from: NodeId) {
-        if self.inner.store.has(release) {
+        if self.inner.store.has(release) || self.inner.fetcher.is_fetching(release) {
             return;
         }
         let (deploy, stop) = (self.clone(), self.inner.tasks.stop());

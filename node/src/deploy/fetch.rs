@@ -101,6 +101,11 @@ impl Fetcher {
         fetched
     }
 
+    /// Whether somebody is at it.
+    pub(super) fn is_fetching(&self, release: ReleaseId) -> bool {
+        locked(&self.turns).get(&release).is_some_and(|turn| turn.try_lock().is_err())
+    }
+
     async fn fetch(&self, release: ReleaseId, holder: Option<NodeId>) -> Result<(), FetchError> {
         // The semaphore is never closed.
         let _permit = self.permits.acquire().await.ok();
