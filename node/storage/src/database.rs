@@ -19,18 +19,21 @@ mod sync;
 
 use std::any::Any;
 use std::collections::VecDeque;
+use std::io;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use node_consensus::{Batch, Engine, EngineError, Write};
 
 use crate::{StorageError, files};
 
+use history::History;
 use sync::Sync;
 
 /// Commits that wait. Every raft group has one append under way, so this is never full on a healthy
@@ -43,6 +46,10 @@ const RANGE_STEP_KEYS: usize = 256;
 /// sled keeps values up to a quarter of a segment in its log; larger ones become files of their own,
 /// which it never syncs.
 pub(crate) const VALUE_BYTES_MAX: usize = 4_000;
+
+/// How long somebody who holds the database is waited for.
+const LOCKED_MAX: Duration = Duration::from_secs(1);
+const LOCKED_STEP: Duration = Duration::from_millis(10);
 
 /// How a database is opened.
 #[derive(Debug, Clone, Copy)]
@@ -85,7 +92,7 @@ impl Database {
     ///
     /// # Errors
     /// [`StorageError::Corrupt`] when sled finds its file damaged, be it with an error or a panic, or
-    /// when it has forgotten that it was open before.
+    /// when it has forgotten commits; [`StorageError::Locked`] while it is open.
     pub fn open(folder: &Path, options: Options) -> Result<Arc<Self>, StorageError> {
         files::create_dir_durably(folder)?;
         sync::everything(folder)?;
@@ -94,10 +101,13 @@ impl Database {
             .cache_capacity(options.cache_bytes)
             // Nothing flushes behind the commit thread's back.
             .flush_every_ms(None);
-        let opened = catch_unwind(AssertUnwindSafe(|| config.open()));
+        let opened = catch_unwind(AssertUnwindSafe(|| open_when_free(&config)));
         let corrupt = |reason: String| StorageError::Corrupt { path: folder.to_owned(), reason };
         let db = match opened {
             Ok(Ok(db)) => db,
+            Ok(Err(sled::Error::Io(source))) if is_locked(&source) => {
+                return Err(StorageError::Locked(folder.to_owned()));
+            }
             Ok(Err(sled::Error::Io(source))) => return Err(StorageError::file("open", folder)(source)),
             Ok(Err(error)) => return Err(corrupt(error.to_string())),
             Err(panic) => return Err(corrupt(panic_text(&*panic))),
@@ -105,15 +115,16 @@ impl Database {
         // What sled has just made or repaired is there after a power cut as well.
         db.flush().map_err(|error| corrupt(error.to_string()))?;
         sync::everything(folder)?;
-        history::go_on(&db, folder)?;
-        Ok(Self::start(db, Sync::of_sled(folder)?, folder))
+        let sync = Sync::of_sled(folder)?;
+        let history = History::go_on(&db, &sync, folder)?;
+        Ok(Self::start(db, sync, history, folder))
     }
 
-    fn start(db: sled::Db, sync: Sync, folder: &Path) -> Arc<Self> {
+    fn start(db: sled::Db, sync: Sync, history: History, folder: &Path) -> Arc<Self> {
         let shared = Arc::new(Shared::default());
         let (queue, jobs) = sync_channel(QUEUE_MAX);
         let committer =
-            Committer { db: db.clone(), sync, shared: Arc::clone(&shared), ranges: VecDeque::new() };
+            Committer { db: db.clone(), sync, history, shared: Arc::clone(&shared), ranges: VecDeque::new() };
         let thread = std::thread::Builder::new()
             .name("commit".to_owned())
             .spawn(move || committer.run(&jobs))
@@ -188,6 +199,7 @@ impl Engine for Database {
 struct Committer {
     db: sled::Db,
     sync: Sync,
+    history: History,
     shared: Arc<Shared>,
     /// Ranges that are still to be deleted, the oldest first.
     ranges: VecDeque<(Vec<u8>, Vec<u8>)>,
@@ -195,30 +207,54 @@ struct Committer {
 
 impl Committer {
     fn run(mut self, jobs: &Receiver<Job>) {
-        loop {
-            let first = if self.ranges.is_empty() {
-                match jobs.recv() {
-                    Ok(job) => Some(job),
-                    Err(_) => return,
-                }
-            } else {
-                match jobs.try_recv() {
-                    Ok(job) => Some(job),
-                    Err(TryRecvError::Empty) => None,
-                    Err(TryRecvError::Disconnected) => return,
-                }
-            };
+        while let Some(first) = self.next(jobs) {
             let batch: Vec<Job> = first.into_iter().chain(jobs.try_iter().take(SHARED_MAX)).collect();
             let result = self.commit(&batch);
             self.shared.commits.fetch_add(batch.len() as u64, Ordering::Relaxed);
-            if let Err(error) = &result
-                && self.shared.fault.set(error.0.clone()).is_ok()
-            {
-                tracing::error!(%error, "the disk failed; nothing is acknowledged any more");
+            if let Err(error) = &result {
+                self.fail(error);
             }
             for job in batch {
                 (job.done)(result.clone());
             }
+            // Nobody waits for the mark.
+            if self.history.due().is_some_and(|due| due.is_zero()) {
+                self.mark();
+            }
+        }
+        self.mark();
+    }
+
+    fn mark(&mut self) {
+        if self.shared.fault.get().is_none()
+            && self.history.due().is_some()
+            && let Err(error) = self.history.mark()
+        {
+            self.fail(&EngineError(error.to_string()));
+        }
+    }
+
+    fn fail(&self, error: &EngineError) {
+        if self.shared.fault.set(error.0.clone()).is_ok() {
+            tracing::error!(%error, "the disk failed; nothing is acknowledged any more");
+        }
+    }
+
+    /// What is to be committed next; nothing but a part of a range, or a mark, when nobody asks.
+    /// `None` when nobody can ask any more.
+    fn next(&self, jobs: &Receiver<Job>) -> Option<Option<Job>> {
+        let patience = match (self.shared.fault.get(), self.ranges.is_empty()) {
+            (Some(_), _) => None,
+            (None, true) => self.history.due(),
+            (None, false) => Some(Duration::ZERO),
+        };
+        match patience {
+            None => jobs.recv().ok().map(Some),
+            Some(patience) => match jobs.recv_timeout(patience) {
+                Ok(job) => Some(Some(job)),
+                Err(RecvTimeoutError::Timeout) => Some(None),
+                Err(RecvTimeoutError::Disconnected) => None,
+            },
         }
     }
 
@@ -228,6 +264,7 @@ impl Committer {
             return Err(EngineError(fault.clone()));
         }
         let failed = |error: sled::Error| EngineError(error.to_string());
+        let changes = !jobs.is_empty() || !self.ranges.is_empty();
         let mut batch = sled::Batch::default();
         self.delete_some(&mut batch).map_err(failed)?;
         for write in jobs.iter().flat_map(|job| &job.batch.writes) {
@@ -237,10 +274,13 @@ impl Committer {
                 Write::DeleteRange { from, to } => self.ranges.push_back((from.clone(), to.clone())),
             }
         }
-        self.db.apply_batch(batch).map_err(failed)?;
-        self.db.flush().map_err(failed)?;
-        self.sync.data().map_err(|error| EngineError(format!("fsync: {error}")))?;
-        self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+        if changes {
+            self.history.count(&mut batch);
+            self.db.apply_batch(batch).map_err(failed)?;
+            self.db.flush().map_err(failed)?;
+            self.sync.data().map_err(|error| EngineError(format!("fsync: {error}")))?;
+            self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(())
     }
 
@@ -257,6 +297,24 @@ impl Committer {
         }
         Ok(())
     }
+}
+
+/// sled's own threads let go of its file a moment after the database was dropped.
+fn open_when_free(config: &sled::Config) -> sled::Result<sled::Db> {
+    let begun = Instant::now();
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(source)) if is_locked(&source) && begun.elapsed() < LOCKED_MAX => {
+                std::thread::sleep(LOCKED_STEP);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// sled has no error of its own for this.
+fn is_locked(error: &io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
@@ -281,10 +339,12 @@ mod tests {
     #[test]
     fn after_a_failed_sync_nothing_is_acknowledged_any_more() {
         let dir = tempfile::tempdir().unwrap();
-        let db = sled::Config::new().path(dir.path()).flush_every_ms(None).open().unwrap();
+        let folder = dir.path().join("db");
+        let db = sled::Config::new().path(&folder).flush_every_ms(None).open().unwrap();
+        let history = History::go_on(&db, &Sync::of_sled(&folder).unwrap(), &folder).unwrap();
         // A device that can not be synced (EINVAL).
         let sync = Sync::of(Path::new("/dev/null")).unwrap();
-        let database = Database::start(db, sync, dir.path());
+        let database = Database::start(db, sync, history, &folder);
         let refused = put(&database, b"one").unwrap_err();
         assert!(refused.0.starts_with("fsync"), "{refused}");
         assert_eq!(put(&database, b"two"), Err(refused), "the first error is the last word");

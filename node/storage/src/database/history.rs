@@ -1,42 +1,83 @@
-//! How often a database was opened, counted inside and beside it.
+//! How far a database had come, written beside it.
 //!
-//! sled answers the damage of its file by leaving out what was there, down to an empty database. A
-//! node that took that for a new disk would vote again in terms in which it has voted. So each time
-//! it is opened a number is written into the database, and then into a file beside its folder: a
-//! database that has a lower number than the file has lost something, also when the whole folder was
-//! removed. What it lost since it was opened last, the raft logs have to find out themselves.
+//! sled answers the damage of its file by leaving out what was there: a part, the newest commits, or
+//! everything. A node that took what is left for the whole would vote again in terms in which it has
+//! voted, and forget what it has acknowledged. So every commit carries a number, and when it is
+//! opened, about once a second and at the end the number of a commit that is on disk goes into a file
+//! beside the database's folder. A database that remembers less than that file has lost something,
+//! also when the whole folder was removed.
+//!
+//! What it lost of the last second before a power cut, and a part of it in the middle, the raft logs
+//! find out themselves (a hole, or an end before what was committed).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use super::sync::Sync;
 use crate::{StorageError, files};
 
 /// Above every raft group's keys and the facts.
-const KEY: &[u8] = b"\xff\xffopened";
+const KEY: &[u8] = b"\xff\xffcommits";
 /// What the file beside a database's folder ends with.
-const EXTENSION: &str = "opened";
+const EXTENSION: &str = "commits";
+/// Two more syncs in this time are not felt.
+const MARK_EVERY: Duration = Duration::from_secs(1);
 
-/// # Errors
-/// [`StorageError::Corrupt`] when the database is older than the file beside it.
-pub(super) fn go_on(db: &sled::Db, folder: &Path) -> Result<(), StorageError> {
-    let corrupt = |reason: String| StorageError::Corrupt { path: folder.to_owned(), reason };
-    let path = folder.with_extension(EXTENSION);
-    let beside = if path.try_exists().map_err(StorageError::file("look at", &path))? {
-        number(&files::read_bounded(&path, 8)?)
-            .ok_or_else(|| corrupt(format!("{} holds no number", path.display())))?
-    } else {
-        0
-    };
-    let found = db.get(KEY).map_err(|error| corrupt(error.to_string()))?;
-    let inside = found.and_then(|bytes| number(&bytes)).unwrap_or(0);
-    if inside < beside {
-        return Err(corrupt(format!(
-            "it was opened {beside} times and remembers {inside}: what it held then is gone"
-        )));
+pub(super) struct History {
+    path: PathBuf,
+    commits: u64,
+    marked: u64,
+    marked_at: Instant,
+}
+
+impl History {
+    /// Counts the opening as a commit.
+    ///
+    /// # Errors
+    /// [`StorageError::Corrupt`] when the database remembers less than the file beside it.
+    pub(super) fn go_on(db: &sled::Db, sync: &Sync, folder: &Path) -> Result<Self, StorageError> {
+        let corrupt = |reason: String| StorageError::Corrupt { path: folder.to_owned(), reason };
+        let path = folder.with_extension(EXTENSION);
+        let marked = if path.try_exists().map_err(StorageError::file("look at", &path))? {
+            let number = number(&files::read_bounded(&path, 8)?);
+            number.ok_or_else(|| corrupt(format!("{} holds no number", path.display())))?
+        } else {
+            0
+        };
+        let found = db.get(KEY).map_err(|error| corrupt(error.to_string()))?;
+        let commits = found.and_then(|bytes| number(&bytes)).unwrap_or(0);
+        if commits < marked {
+            return Err(corrupt(format!(
+                "it remembers {commits} commits of {marked}: what came later is gone"
+            )));
+        }
+        let mut history = Self { path, commits, marked, marked_at: Instant::now() };
+        let mut batch = sled::Batch::default();
+        history.count(&mut batch);
+        db.apply_batch(batch).and_then(|()| db.flush()).map_err(|error| corrupt(error.to_string()))?;
+        sync.data().map_err(StorageError::file("sync", folder))?;
+        history.mark()?;
+        Ok(history)
     }
-    let next = (inside + 1).to_be_bytes();
-    db.insert(KEY, &next).and_then(|_| db.flush()).map_err(|error| corrupt(error.to_string()))?;
-    super::Sync::of_sled(folder)?.data().map_err(StorageError::file("sync", folder))?;
-    files::write_atomically(&path, &next, 0o600)
+
+    /// Numbers the next commit.
+    pub(super) fn count(&mut self, batch: &mut sled::Batch) {
+        self.commits += 1;
+        batch.insert(KEY, &self.commits.to_be_bytes());
+    }
+
+    /// How long until a mark is due, if one is missing.
+    pub(super) fn due(&self) -> Option<Duration> {
+        (self.marked < self.commits).then(|| MARK_EVERY.saturating_sub(self.marked_at.elapsed()))
+    }
+
+    /// Writes the newest number, which is on disk inside, beside the database.
+    pub(super) fn mark(&mut self) -> Result<(), StorageError> {
+        files::write_atomically(&self.path, &self.commits.to_be_bytes(), 0o600)?;
+        self.marked = self.commits;
+        self.marked_at = Instant::now();
+        Ok(())
+    }
 }
 
 fn number(bytes: &[u8]) -> Option<u64> {

@@ -11,7 +11,7 @@ use futures::future::BoxFuture;
 use node_consensus::{
     EntryMeta, Group, Groups, RestoreError, Settings, StateMachine, Transport, TransportError,
 };
-use node_storage::{Database, SnapshotFiles, StorageError};
+use node_storage::{Database, SnapshotFiles};
 use proto::ids::{GroupId, NodeId};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -66,20 +66,26 @@ struct Replica {
     stop: CancellationToken,
 }
 
+/// Opens the replica, or says why not.
+async fn open(folder: &Path) -> Result<Replica, String> {
+    let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+    let groups = Groups::new(NodeId(1), Arc::new(Nobody), tracker.clone(), stop.clone());
+    let database = Database::open(&folder.join("db"), OPTIONS).map_err(|error| error.to_string())?;
+    let snapshots = Arc::new(SnapshotFiles::new(folder.to_owned()));
+    // The log is cut and snapshots are replaced while it is killed.
+    let settings = Settings { snapshot_entries: 30, ..Settings::default() };
+    let weak = Arc::downgrade(&database);
+    let opened = groups.open(GroupId(1), database, snapshots, settings, Numbers::default()).await;
+    let group = opened.map_err(|error| error.to_string())?;
+    group.initialize([NodeId(1)].into()).await.map_err(|error| error.to_string())?;
+    let mut view = group.watch();
+    view.wait_for(|view| view.is_leader).await.map_err(|error| error.to_string())?;
+    Ok(Replica { group, database: weak, tracker, stop })
+}
+
 impl Replica {
     async fn start(folder: &Path) -> Self {
-        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let groups = Groups::new(NodeId(1), Arc::new(Nobody), tracker.clone(), stop.clone());
-        let database = Database::open(&folder.join("db"), OPTIONS).unwrap();
-        let snapshots = Arc::new(SnapshotFiles::new(folder.to_owned()));
-        // The log is cut and snapshots are replaced while it is killed.
-        let settings = Settings { snapshot_entries: 30, ..Settings::default() };
-        let weak = Arc::downgrade(&database);
-        let group = groups.open(GroupId(1), database, snapshots, settings, Numbers::default()).await.unwrap();
-        group.initialize([NodeId(1)].into()).await.unwrap();
-        let mut view = group.watch();
-        view.wait_for(|view| view.is_leader).await.unwrap();
-        Self { group, database: weak, tracker, stop }
+        open(folder).await.unwrap()
     }
 
     /// Returns when the database is closed.
@@ -88,6 +94,7 @@ impl Replica {
         self.tracker.close();
         self.tracker.wait().await;
         drop(self.group);
+        // raft's own tasks let go of it a little later.
         for _ in 0..1_000 {
             if self.database.strong_count() == 0 {
                 return;
@@ -140,37 +147,55 @@ async fn a_snapshot_that_is_damaged_keeps_a_replica_from_starting_with_less() {
     let mut bytes = std::fs::read(&snapshot).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&snapshot, bytes).unwrap();
-    assert_damaged(dir.path()).await;
+    let reason = open(dir.path()).await.err().expect("it must not open");
+    assert!(reason.contains("damaged"), "{reason}");
 }
 
 #[tokio::test]
-async fn a_log_that_sled_has_lost_a_part_of_keeps_a_replica_from_starting_with_less() {
+async fn a_file_of_sled_that_was_damaged_anywhere_is_refused_or_has_lost_nothing() {
+    const WRITES: u64 = 25;
+    const PLACES: usize = 12;
     let dir = tempfile::tempdir().unwrap();
     let replica = Replica::start(dir.path()).await;
-    for n in 0..29u64 {
-        // Larger than sled's segments together, so that the damage hits some and spares others.
+    for n in 0..WRITES {
+        // Together larger than several of sled's segments, so that the damage hits some and spares others.
         let mut op = n.to_be_bytes().to_vec();
         op.resize(100_000, 0);
         replica.group.write(op.into()).await.unwrap();
     }
     replica.end().await;
-    let file = dir.path().join("db/db");
-    let mut bytes = std::fs::read(&file).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle..middle + 64].fill(0xff);
-    std::fs::write(&file, bytes).unwrap();
-    assert_damaged(dir.path()).await;
+    assert!(!dir.path().join("group-1.snapshot").exists(), "the log is all there is");
+    let whole = std::fs::read(dir.path().join("db/db")).unwrap();
+    let mut refused = 0;
+    for place in 0..PLACES {
+        let copy = tempfile::tempdir().unwrap();
+        copy_files(&dir.path().join("db"), &copy.path().join("db"));
+        std::fs::copy(dir.path().join("db.commits"), copy.path().join("db.commits")).unwrap();
+        let mut damaged = whole.clone();
+        let start = whole.len() / PLACES * place;
+        damaged[start..start + 64].fill(0xff);
+        std::fs::write(copy.path().join("db/db"), damaged).unwrap();
+        match open(copy.path()).await {
+            Err(reason) => {
+                assert!(reason.contains("damaged"), "{reason}");
+                refused += 1;
+            }
+            // What was hit was a part that sled no longer needs.
+            Ok(replica) => {
+                let found = replica.group.read(|numbers| numbers.0.len() as u64).await;
+                assert_eq!(found, Ok(WRITES), "damage at {start}");
+                replica.end().await;
+            }
+        }
+    }
+    assert!(refused > 0, "nothing of use was hit");
 }
 
-async fn assert_damaged(folder: &Path) {
-    let database = match Database::open(&folder.join("db"), OPTIONS) {
-        Ok(database) => database,
-        Err(StorageError::Corrupt { .. }) => return,
-        Err(other) => panic!("{other}"),
-    };
-    let groups = Groups::new(NodeId(1), Arc::new(Nobody), TaskTracker::new(), CancellationToken::new());
-    let snapshots = Arc::new(SnapshotFiles::new(folder.to_owned()));
-    let opened = groups.open(GroupId(1), database, snapshots, Settings::default(), Numbers::default()).await;
-    let error = opened.err().expect("it must not open").to_string();
-    assert!(error.contains("damaged"), "{error}");
+fn copy_files(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+        }
+    }
 }

@@ -117,3 +117,12 @@ fn a_database_whose_folder_was_removed_is_not_taken_for_a_new_one() {
     let opened = Database::open(&folder, OPTIONS);
     assert!(matches!(opened, Err(node_storage::StorageError::Corrupt { .. })));
 }
+
+#[test]
+fn a_database_that_is_open_is_said_to_be_in_use() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("db");
+    let _open = Database::open(&folder, OPTIONS).unwrap();
+    let again = Database::open(&folder, OPTIONS);
+    assert!(matches!(again, Err(node_storage::StorageError::Locked(_))));
+}
