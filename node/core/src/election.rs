@@ -20,6 +20,9 @@
 //! consent is also a promise: who gave it asks nobody itself and consents to no other for a while,
 //! and of two that ask at the same time the one with the higher id is let pass.
 //!
+//! A replica that was itself stalled (a paused machine, a starved processor) has missed the leader's
+//! words and not the leader: it begins to wait when it wakes up.
+//!
 //! The membership may say that the leader's node is gone. That shortens the wait to the lease, inside
 //! which raft refuses to vote whatever anybody says; the others are asked all the same, and they
 //! refuse while they hear the leader.
@@ -83,6 +86,9 @@ pub struct Driver {
     random: SmallRng,
     round: u64,
     state: State,
+    ticked_ms: Option<u64>,
+    /// When it was found to have been stalled last.
+    awake_ms: u64,
 }
 
 #[derive(Debug)]
@@ -104,7 +110,8 @@ enum State {
 
 impl Driver {
     pub fn new(patience: Patience, seed: u64) -> Self {
-        Self { patience, random: SmallRng::seed_from_u64(seed), round: 0, state: State::Calm }
+        let random = SmallRng::seed_from_u64(seed);
+        Self { patience, random, round: 0, state: State::Calm, ticked_ms: None, awake_ms: 0 }
     }
 
     /// Whether this replica misses a leader.
@@ -114,6 +121,10 @@ impl Driver {
 
     /// Time passes. To be called a few times in every lease.
     pub fn tick(&mut self, now_ms: u64, view: View<'_>) -> Option<Effect> {
+        let ticked_ms = self.ticked_ms.replace(now_ms).unwrap_or(now_ms);
+        if now_ms.saturating_sub(ticked_ms) >= self.patience.lease_ms {
+            self.awake_ms = now_ms;
+        }
         if !may_lead(&view) || view.leading || self.hears(now_ms, &view) {
             self.state = State::Calm;
             return None;
@@ -162,7 +173,7 @@ impl Driver {
         question: Question<'_, L>,
         view: View<'_>,
     ) -> bool {
-        let unheard = now_ms.saturating_sub(view.heard_ms) >= self.patience.lease_ms;
+        let unheard = self.silence_ms(now_ms, &view) >= self.patience.lease_ms;
         if view.leading || !unheard || question.their_last < question.my_last {
             return false;
         }
@@ -190,7 +201,11 @@ impl Driver {
         // Once it is missed only its own word ends the search.
         let missed = view.leader_suspect || self.is_searching();
         let patience_ms = if missed { self.patience.lease_ms } else { self.patience.silence_ms };
-        now_ms.saturating_sub(view.heard_ms) < patience_ms
+        self.silence_ms(now_ms, view) < patience_ms
+    }
+
+    fn silence_ms(&self, now_ms: u64, view: &View<'_>) -> u64 {
+        now_ms.saturating_sub(view.heard_ms.max(self.awake_ms))
     }
 
     fn wait(&mut self, now_ms: u64, least_ms: u64, promised: Option<NodeId>) {

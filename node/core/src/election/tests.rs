@@ -51,6 +51,18 @@ fn a_hint_from_the_membership_shortens_the_wait_to_the_lease_and_skips_no_questi
 }
 
 #[test]
+fn who_was_stalled_itself_begins_to_wait_when_it_wakes_up() {
+    let configs = voters(&[1, 2, 3]);
+    let mut driver = Driver::new(PATIENCE, 7);
+    assert_eq!(driver.tick(0, view(&configs, 0)), None);
+    assert_eq!(driver.tick(5_000, view(&configs, 0)), None);
+    assert!(!driver.is_searching(), "the leader's words may be waiting to be read");
+    assert!(!driver.consents(5_010, asks(2, &4), view(&configs, 0)));
+    let (at, _) = first_effect(&mut driver, 5_010, 7_000, view(&configs, 0)).unwrap();
+    assert!((5_600..=5_720).contains(&at), "{at}");
+}
+
+#[test]
 fn a_lone_voter_elects_itself_at_once_and_without_asking() {
     let configs = voters(&[1]);
     let mut driver = Driver::new(PATIENCE, 7);
