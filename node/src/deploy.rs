@@ -19,6 +19,7 @@
 //! Architecture Invariant: nothing is started before the files of its release have been hashed on this
 //! disk. No instance is asked to end while it may still be given a request.
 
+mod acts;
 mod doors;
 mod fetch;
 mod garbage;
@@ -38,18 +39,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use node_apps::{AppState, ReleaseStore, StoreError, Supervisor, SupervisorConfig, SupervisorError};
 use node_core::control::ControlState;
-use proto::ids::{Epoch, NodeId, ReleaseId};
-use proto::peer::act_request::What;
-use proto::peer::{
-    ActRequest, ActResponse, FetchBlobRequest, ReplicateRequest, ReplicateResponse, RunRelease,
-};
+use proto::ids::{NodeId, ReleaseId};
+use proto::peer::{FetchBlobRequest, ReplicateRequest, ReplicateResponse};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinError;
 use tonic::Status;
 
 use crate::config::Config;
 use crate::control::Control;
-use crate::fence::{EpochFence, FenceError};
+use crate::fence::EpochFence;
 use crate::identity::Identity;
 use crate::members::Members;
 use crate::mesh::Mesh;
@@ -222,31 +220,6 @@ impl Deploy {
         self.inner.supervisor.stop_all().await;
     }
 
-    /// Does what the controller says, if it is the newest.
-    ///
-    /// # Errors
-    /// When the request is malformed or the epoch can not be recorded.
-    pub async fn handle_act(&self, from: NodeId, request: ActRequest) -> Result<ActResponse, Status> {
-        let act = Act::parse(&request)?;
-        match self.inner.fence.admit(Epoch(request.epoch)).await {
-            Ok(()) => {}
-            Err(error @ FenceError::Stale { .. }) => {
-                let (epoch_seen, reason) = (self.inner.fence.seen().0, error.to_string());
-                return Ok(ActResponse { accepted: false, epoch_seen, reason });
-            }
-            Err(error) => return Err(Status::internal(error.to_string())),
-        }
-        match act {
-            Act::Fetch(release) => self.fetch_in_background(release, from),
-            Act::Run(app, goal) => {
-                if self.goals().told(&app, goal) {
-                    self.inner.woken.notify_one();
-                }
-            }
-        }
-        Ok(ActResponse { accepted: true, epoch_seen: self.inner.fence.seen().0, reason: String::new() })
-    }
-
     /// Streams a blob, or a manifest, to a peer.
     ///
     /// # Errors
@@ -273,20 +246,6 @@ impl Deploy {
             Ok(()) => ReplicateResponse { complete: true, reason: String::new() },
             Err(error) => ReplicateResponse { complete: false, reason: error.to_string() },
         })
-    }
-
-    /// Once for each act: the controller repeats one that still matters.
-    fn fetch_in_background(&self, release: ReleaseId, from: NodeId) {
-        if self.inner.store.has(release) || self.inner.fetcher.is_fetching(release) {
-            return;
-        }
-        let (deploy, stop) = (self.clone(), self.inner.tasks.stop());
-        self.inner.tasks.tracker().spawn(async move {
-            let fetched = stop.run_until_cancelled(deploy.inner.fetcher.ensure(release, None)).await;
-            if let Some(Err(error)) = fetched {
-                tracing::warn!(%release, %from, %error, "can not fetch a release");
-            }
-        });
     }
 
     /// Follows the control state and the controller's acts, and hands each app's goal to its worker.
@@ -331,28 +290,6 @@ impl Deploy {
 
     fn state(&self) -> Arc<ControlState> {
         self.inner.control.state()
-    }
-}
-
-/// An act, understood.
-enum Act {
-    Fetch(ReleaseId),
-    Run(String, Goal),
-}
-
-impl Act {
-    fn parse(request: &ActRequest) -> Result<Self, Status> {
-        match &request.what {
-            Some(What::Fetch(fetch)) => Ok(Self::Fetch(release_id(&fetch.release)?)),
-            Some(What::Run(RunRelease { app, release, attempt })) => {
-                if !node_apps::is_name(app) {
-                    return Err(Status::invalid_argument("not the name of an app"));
-                }
-                let release = if release.is_empty() { None } else { Some(release_id(release)?) };
-                Ok(Self::Run(app.clone(), Goal { release, attempt: *attempt }))
-            }
-            None => Err(Status::invalid_argument("an act of no known kind")),
-        }
     }
 }
 

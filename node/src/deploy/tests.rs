@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
-use proto::ids::{BlobHash, ReleaseId};
+use proto::ids::{BlobHash, Epoch, ReleaseId};
 use proto::peer::act_request::What;
 use proto::peer::{ActRequest, FetchBlobRequest, ReplicateRequest, RunRelease};
 use proto::v1::UploadFile;
@@ -236,26 +236,70 @@ async fn an_upload_that_is_wrong_or_breaks_off_is_refused_and_leaves_nothing() {
     assert_eq!(node.upload(SPEC, "", &[(PAGE, b"two")]).await.unwrap().version, "2");
 }
 
+fn run(epoch: Epoch, app: &str, release: &[u8]) -> ActRequest {
+    let run = RunRelease { app: app.to_owned(), release: release.to_vec().into(), attempt: u64::MAX };
+    ActRequest { epoch: epoch.0, action: u64::MAX, what: Some(What::Run(run)) }
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_of_a_deposed_controller_is_refused_and_a_malformed_one_too() {
+async fn an_act_that_is_malformed_or_of_an_epoch_that_never_began_changes_nothing() {
     let (_farm, nodes) = Farm::start(1).await;
     let node = &nodes[0];
-    let act = |epoch, what| ActRequest { epoch, action: 1_000, what };
-    let run = |app: &str, release: &[u8]| {
-        Some(What::Run(RunRelease { app: app.to_owned(), release: release.to_vec().into(), attempt: 1_000 }))
-    };
-    let reigning = node.deploy.inner.fence.seen().0.max(node.control.state().epoch.0);
-    let accepted = node.deploy.handle_act(node.id(), act(reigning + 5, run("ghost", &[]))).await.unwrap();
-    assert!(accepted.accepted && accepted.epoch_seen == reigning + 5);
-    let refused = node.deploy.handle_act(node.id(), act(reigning + 4, run("shop", &[1; 32]))).await.unwrap();
-    assert!(!refused.accepted && refused.epoch_seen == reigning + 5, "{refused:?}");
-    assert!(!node.deploy.goals().all().contains_key("shop"));
-    for what in [None, run("shop", &[1; 31]), run("../shop", &[1; 32])] {
-        let status = node.deploy.handle_act(node.id(), act(reigning + 9, what)).await.unwrap_err();
+    let reigning = node.control.state().epoch;
+    let what_not = ActRequest { what: None, ..run(reigning, "shop", &[]) };
+    for act in [what_not, run(reigning, "shop", &[1; 31]), run(reigning, "../shop", &[1; 32])] {
+        let status = node.deploy.handle_act(node.id(), act).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument);
     }
-    assert_eq!(node.deploy.inner.fence.seen().0, reigning + 5, "it is looked at before it is believed");
+    let seen = node.deploy.inner.fence.seen();
+    let forged = node.deploy.handle_act(node.id(), run(Epoch(u64::MAX), "shop", &[1; 32])).await.unwrap();
+    assert!(!forged.accepted && forged.reason.contains("no epoch"), "{forged:?}");
+    assert_eq!(node.deploy.inner.fence.seen(), seen, "it is looked at before it is believed");
+    assert!(!node.deploy.goals().all().contains_key("shop"));
     let nobody = FetchBlobRequest { hash: BlobHash([9; 32]).0.to_vec().into(), offset: 0 };
     let missing = node.deploy.handle_fetch_blob(node.id(), nobody).await.err().unwrap();
     assert_eq!(missing.code(), Code::NotFound);
+}
+
+/// Over the wire: what a controller asked for that was deposed meanwhile, and what a member asks for
+/// that is no controller.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_refuses_a_controller_that_was_deposed_and_a_member_that_never_was_one() {
+    let (farm, mut nodes) = Farm::start(3).await;
+    for node in &nodes {
+        eventually("three voters", || node.control.group_view().borrow().voters.len() == 3).await;
+    }
+    let first = nodes[0].upload(SPEC, "v1", &[(PAGE, b"one")]).await.unwrap();
+    nodes[0].roll_out(&first).await;
+    runs_everywhere(&nodes, "v1").await;
+    let release = nodes[0].control.state().apps["shop"].stable.unwrap();
+
+    let (was, old) = (nodes[0].control.state().controller.unwrap(), nodes[0].control.state().epoch);
+    let at = nodes.iter().position(|node| node.id() == was).unwrap();
+    let which = nodes.remove(at).stop().await;
+    for node in &nodes {
+        eventually("a new controller", || node.control.state().epoch > old).await;
+    }
+    let deposed = farm.node(which).await;
+    nodes.insert(at, deposed);
+    let now = nodes[at].control.state();
+    let now_reigns = now.controller.unwrap();
+    assert_ne!(now_reigns, was);
+    let agent = nodes.iter().find(|node| ![was, now_reigns].contains(&node.id())).unwrap();
+    let reigning = nodes.iter().find(|node| node.id() == now_reigns).unwrap();
+
+    let stop_late = nodes[at].ask(agent, run(old, "shop", &[])).await.unwrap();
+    assert!(!stop_late.accepted && stop_late.reason.contains("has been succeeded"), "{stop_late:?}");
+    assert!(stop_late.epoch_seen >= now.epoch.0, "the deposed one is told by whom");
+    let usurped = nodes[at].ask(agent, run(now.epoch, "shop", &[])).await.unwrap();
+    assert!(!usurped.accepted && usurped.reason.contains("is not the controller"), "{usurped:?}");
+    let invented = nodes[at].ask(agent, run(Epoch(u64::MAX), "shop", &[])).await.unwrap();
+    assert!(!invented.accepted && invented.reason.contains("no epoch"), "{invented:?}");
+    assert_eq!(agent.deploy.goals().all()["shop"].release, Some(release), "nothing was stopped");
+    assert!(agent.deploy.inner.fence.seen() <= now.epoch, "and the agent is not deaf now");
+
+    let obeyed = reigning.ask(agent, run(now.epoch, "ghost", &[])).await.unwrap();
+    assert!(obeyed.accepted && obeyed.epoch_seen == now.epoch.0, "{obeyed:?}");
+    assert_eq!(agent.deploy.inner.fence.seen(), now.epoch, "written down before it is done");
+    assert_eq!(page(agent.instances().await[0].port).await, "one");
 }

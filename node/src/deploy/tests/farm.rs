@@ -12,7 +12,7 @@ use node_storage::{Database, Facts, Options, files};
 use proto::ids::{GroupId, NodeId};
 use proto::peer::join_service_server::JoinServiceServer;
 use proto::peer::peer_service_server::{PeerService, PeerServiceServer};
-use proto::peer::{self, NodeState, Phase};
+use proto::peer::{self, ActRequest, ActResponse, NodeState, Phase};
 use proto::v1::app_service_server::AppService as _;
 use proto::v1::upload_request::Part;
 use proto::v1::{self, DeployOutcome, UploadBegin, UploadFile, UploadRequest, UploadResponse};
@@ -210,6 +210,12 @@ impl Node {
     pub(super) async fn roll_back(&self, app: &str, version: &str) -> (DeployOutcome, Vec<String>) {
         let request = v1::RollbackRequest { app: app.to_owned(), version: version.to_owned(), detach: false };
         listen(self.api.rollback(Request::new(request)).await.unwrap().into_inner()).await
+    }
+
+    /// Asks another node's agent for something, over TLS as the controller does.
+    pub(super) async fn ask(&self, agent: &Node, act: ActRequest) -> Result<ActResponse, Status> {
+        let mut client = self.deploy.inner.mesh.peer(agent.id()).unwrap();
+        client.act(act).await.map(Response::into_inner)
     }
 
     pub(super) async fn instances(&self) -> Vec<v1::Instance> {
