@@ -32,6 +32,7 @@ use tokio_util::task::TaskTracker;
 use crate::failure::Failure;
 use prices::Prices;
 use store::Store;
+use subscription::{Login, Source};
 
 /// A shop is not what the machine is for.
 const THREADS: usize = 2;
@@ -80,7 +81,9 @@ async fn serve(environment: Environment) -> Result<(), Failure> {
         TcpListener::bind(address).await.map_err(|error| ended("can not listen on PORT", &error))?;
     let prices = Arc::new(Prices::new());
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let following = subscription::follow(socket, place.app.clone(), Arc::clone(&prices));
+    let login = Login::from_url(&redis_url).map_err(|error| ended("can not use REDIS_URL", &error))?;
+    let source = Source { socket, keyspace: place.app.clone(), login };
+    let following = subscription::follow(source, Arc::clone(&prices));
     tasks.spawn(stop.clone().run_until_cancelled_owned(following));
     eprintln!("{} {} answers on {address}", place.app, place.version);
     let shop = Arc::new(Shop { place, store, prices });

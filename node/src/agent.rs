@@ -43,6 +43,8 @@ use crate::mesh::Mesh;
 use crate::mesh::listen::{self, Accepted};
 use crate::mesh::service::PeerApi;
 use crate::routing::Routing;
+use crate::sessions::logins::Logins;
+use crate::sessions::redis::RedisStore;
 use crate::sessions::{Sessions, SessionsParts};
 use crate::tasks::Tasks;
 
@@ -373,16 +375,19 @@ impl Doors {
                 balancer.serve_peer(stream);
             }
         });
+        let logins = Logins::new(self.control.clone(), config).map_err(start_error("the Redis port"))?;
         let grpc =
             sockets::peer_server(rpc_accepted, self.control, self.peers, self.api.clone(), tasks.clone())?;
         tasks.essential("peer gRPC", grpc);
         let operators = sockets::operators(self.ports.operators, self.api.clone(), tasks.clone())?;
         tasks.essential("operators' socket", operators);
-        tasks.essential("apps' socket", sockets::apps(self.ports.apps, self.api, tasks.clone()));
+        tasks.essential(
+            "apps' socket",
+            sockets::apps(self.ports.apps, self.api, logins.clone(), tasks.clone()),
+        );
         let metrics = Metrics::new(self.routing);
         tasks.essential("admin port", admin::run(self.ports.admin, self.status, metrics, tasks.clone()));
-        let store = crate::sessions::redis::RedisStore::new(self.sessions, self.invalidation, config)
-            .map_err(start_error("the Redis port"))?;
+        let store = RedisStore::new(self.sessions, self.invalidation, logins, config.node.name.clone());
         let (tracker, stop) = (tasks.tracker().clone(), tasks.stop());
         tasks.essential(
             "Redis port",

@@ -11,6 +11,7 @@ pub mod admin;
 pub mod balancer;
 pub mod cluster;
 pub mod control;
+pub mod guard;
 pub mod metrics;
 pub mod sockets;
 pub mod status;

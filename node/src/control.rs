@@ -93,6 +93,7 @@ struct Inner {
     members: Members,
     /// Held while a command is written here: see [`propose`].
     turn: tokio::sync::Mutex<()>,
+    joins: join::Joins,
     started: Instant,
 }
 
@@ -117,6 +118,7 @@ impl Control {
                 mesh,
                 members,
                 turn: Default::default(),
+                joins: Default::default(),
                 started: Instant::now(),
             }),
         };

@@ -24,6 +24,7 @@ mod hosted;
 mod keeper;
 mod lanes;
 mod leader;
+pub mod logins;
 mod machine;
 mod reconcile;
 pub mod redis;

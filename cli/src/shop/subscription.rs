@@ -5,9 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use proto::v1::cache_service_client::CacheServiceClient;
 use proto::v1::subscribe_response::Event;
 use proto::v1::{StreamPosition, SubscribeRequest};
+use redis::IntoConnectionInfo as _;
+use tonic::metadata::{Ascii, MetadataValue};
 
 use super::prices::Prices;
 use crate::local;
@@ -16,14 +19,42 @@ use crate::local;
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
+/// Where the stream is, and as whom to ask for it.
+pub struct Source {
+    pub socket: PathBuf,
+    pub keyspace: String,
+    pub login: Login,
+}
+
+/// The user and the password of `REDIS_URL`, as the apps' socket wants them: Basic authorization.
+pub struct Login(MetadataValue<Ascii>);
+
+impl Login {
+    /// # Errors
+    /// The text is no URL of a Redis server.
+    pub fn from_url(redis_url: &str) -> Result<Self, redis::RedisError> {
+        let info = redis_url.into_connection_info()?;
+        let settings = info.redis_settings();
+        let pair = format!(
+            "{}:{}",
+            settings.username().unwrap_or_default(),
+            settings.password().unwrap_or_default()
+        );
+        let value = format!("Basic {}", BASE64.encode(pair.as_bytes()));
+        let mut value = MetadataValue::try_from(value).expect("Base64 is ASCII");
+        value.set_sensitive(true);
+        Ok(Self(value))
+    }
+}
+
 /// Follows for ever. Every gap drops all that is cached, since a change may have fallen into it.
-pub async fn follow(socket: PathBuf, keyspace: String, prices: Arc<Prices>) {
+pub async fn follow(from: Source, prices: Arc<Prices>) {
     let mut seen = Seen::default();
     let mut pause = PAUSE_FIRST;
     let mut told = String::new();
     loop {
         let before = seen.heard;
-        let ended = follow_once(&socket, &keyspace, &prices, &mut seen).await;
+        let ended = follow_once(&from, &prices, &mut seen).await;
         let reason = ended.err().unwrap_or_else(|| "the agent ended the stream".to_owned());
         // Once for each reason: an agent that is away stays away for many attempts.
         if reason != told {
@@ -36,14 +67,11 @@ pub async fn follow(socket: PathBuf, keyspace: String, prices: Arc<Prices>) {
     }
 }
 
-async fn follow_once(
-    socket: &std::path::Path,
-    keyspace: &str,
-    prices: &Prices,
-    seen: &mut Seen,
-) -> Result<(), String> {
-    let channel = local::connect(socket).await.map_err(|failure| failure.to_string())?;
-    let request = SubscribeRequest { keyspace: keyspace.to_owned(), resume: seen.vector() };
+async fn follow_once(from: &Source, prices: &Prices, seen: &mut Seen) -> Result<(), String> {
+    let channel = local::connect(&from.socket).await.map_err(|failure| failure.to_string())?;
+    let request = SubscribeRequest { keyspace: from.keyspace.clone(), resume: seen.vector() };
+    let mut request = tonic::Request::new(request);
+    request.metadata_mut().insert("authorization", from.login.0.clone());
     let answer = CacheServiceClient::new(channel).subscribe(request).await;
     let mut stream = answer.map_err(|status| status.message().to_owned())?.into_inner();
     // The agent answers once it has registered the subscriber: from here on nothing is missed.

@@ -29,11 +29,12 @@ use tonic_health::server::{HealthReporter, HealthService};
 use super::balancer::BalancerApi;
 use super::cluster::ClusterApi;
 use super::control::ControlApi;
+use super::guard::{self, ServersOnly};
 use crate::deploy::service::AppApi;
 use crate::invalidate::service::CacheApi;
-use crate::mesh::PeerInfo;
 use crate::mesh::listen::PeerStream;
 use crate::mesh::service::PeerApi;
+use crate::sessions::logins::Logins;
 use crate::sessions::service::SessionApi;
 use crate::tasks::Tasks;
 
@@ -53,7 +54,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 
 /// Who may open the operators' socket: its owner alone.
 const OPERATORS: u32 = 0o600;
-/// Instances may run as other users; the socket serves nothing but sessions and caches.
+/// Instances may run as other users; the socket serves nothing but sessions and caches, to who logs in.
 const APPS: u32 = 0o666;
 
 /// The services of `holdfast.v1`.
@@ -135,9 +136,11 @@ pub fn operators(
     Ok(serve_unix(listener, routes, tasks))
 }
 
-/// Serves sessions and caches to instances.
-pub async fn apps(listener: UnixListener, api: PublicApi, tasks: Tasks) {
-    let routes = Routes::new(session_server(&api)).add_service(cache_server(&api));
+/// Serves sessions and caches to instances, each its own.
+pub async fn apps(listener: UnixListener, api: PublicApi, logins: Logins, tasks: Tasks) {
+    let log_in = move |request: Request<()>| guard::log_in(&logins, request);
+    let routes = Routes::new(InterceptedService::new(session_server(&api), log_in.clone()))
+        .add_service(InterceptedService::new(cache_server(&api), log_in));
     serve_unix(listener, routes, tasks).await;
 }
 
@@ -152,10 +155,11 @@ pub fn peer_server(
     api: PublicApi,
     tasks: Tasks,
 ) -> Result<impl Future<Output = ()> + Send, SocketError> {
+    let servers = ServersOnly::new(Arc::clone(&peers.identity), peers.control.clone());
     let peers = PeerServiceServer::new(peers)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let routes = public_routes(&api, members_only)?
+    let routes = public_routes(&api, move |request| servers.check(request))?
         .add_service(JoinServiceServer::new(join).max_decoding_message_size(JOIN_BYTES_MAX))
         .add_service(peers);
     Ok(async move {
@@ -173,17 +177,11 @@ pub fn peer_server(
     })
 }
 
-/// The public services on the peer port are for this cluster's nodes.
-fn members_only(request: &Request<()>) -> Result<(), Status> {
-    let known = request.extensions().get::<PeerInfo>().is_some_and(|info| info.identity.is_some());
-    if known { Ok(()) } else { Err(Status::unauthenticated("this call needs a certificate of this cluster")) }
-}
-
 fn public_routes(
     api: &PublicApi,
-    guard: impl Fn(&Request<()>) -> Result<(), Status> + Clone + Send + Sync + 'static,
+    check: impl Fn(&Request<()>) -> Result<(), Status> + Clone + Send + Sync + 'static,
 ) -> Result<Routes, SocketError> {
-    let guard = move |request: Request<()>| guard(&request).map(|()| request);
+    let guard = move |request: Request<()>| check(&request).map(|()| request);
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

@@ -17,6 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{Invalidation, Missed, Subscription};
+use crate::api::guard::Scope;
 
 const WAIT_DEFAULT: Duration = Duration::from_secs(5);
 /// Nobody waits longer for a node than its suspicion takes by far.
@@ -41,6 +42,7 @@ impl CacheService for CacheApi {
         &self,
         request: Request<InvalidateRequest>,
     ) -> Result<Response<InvalidateResponse>, Status> {
+        Scope::check(&request, &request.get_ref().keyspace)?;
         let request = request.into_inner();
         let wait = match request.timeout_ms {
             0 => WAIT_DEFAULT,
@@ -60,6 +62,7 @@ impl CacheService for CacheApi {
         &self,
         request: Request<SubscribeRequest>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
+        Scope::check(&request, &request.get_ref().keyspace)?;
         let request = request.into_inner();
         if request.resume.len() > 2 * MEMBERS_MAX {
             return Err(Status::invalid_argument("the resume vector has more streams than there can be"));

@@ -7,6 +7,7 @@ use proto::v1::session_service_server::SessionService;
 use tonic::{Code, Request, Response, Status};
 
 use super::Sessions;
+use crate::api::guard::Scope;
 
 pub struct SessionApi {
     sessions: Sessions,
@@ -57,6 +58,7 @@ fn after(ttl_ms: u64) -> Result<Deadline, Status> {
 #[tonic::async_trait]
 impl SessionService for SessionApi {
     async fn get(&self, request: Request<v1::GetRequest>) -> Result<Response<v1::GetResponse>, Status> {
+        Scope::check(&request, &request.get_ref().keyspace)?;
         let v1::GetRequest { keyspace, key } = request.into_inner();
         let reply = self.execute(keyspace, key, op::Kind::Get(Get {})).await?;
         match reply.kind {
@@ -78,6 +80,7 @@ impl SessionService for SessionApi {
     }
 
     async fn put(&self, request: Request<v1::PutRequest>) -> Result<Response<v1::PutResponse>, Status> {
+        Scope::check(&request, &request.get_ref().keyspace)?;
         let v1::PutRequest { keyspace, key, value, ttl_ms, if_version } = request.into_inner();
         let set = Set { value, deadline: ttl_ms.map(after).transpose()?, if_version, ..Set::default() };
         let reply = self.execute(keyspace, key, op::Kind::Set(set)).await?;
@@ -93,6 +96,7 @@ impl SessionService for SessionApi {
     }
 
     async fn touch(&self, request: Request<v1::TouchRequest>) -> Result<Response<v1::TouchResponse>, Status> {
+        Scope::check(&request, &request.get_ref().keyspace)?;
         let v1::TouchRequest { keyspace, key, ttl_ms } = request.into_inner();
         let expire = Expire { deadline: Some(after(ttl_ms)?), ..Expire::default() };
         let reply = self.execute(keyspace, key, op::Kind::Expire(expire)).await?;
@@ -103,6 +107,7 @@ impl SessionService for SessionApi {
         &self,
         request: Request<v1::DeleteRequest>,
     ) -> Result<Response<v1::DeleteResponse>, Status> {
+        Scope::check(&request, &request.get_ref().keyspace)?;
         let v1::DeleteRequest { keyspace, key } = request.into_inner();
         let reply = self.execute(keyspace, key, op::Kind::Del(Del { get: false })).await?;
         Ok(Response::new(v1::DeleteResponse { found: is_one(&reply)? }))

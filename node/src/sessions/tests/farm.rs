@@ -15,6 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
+use super::super::logins::Logins;
 use super::super::redis::RedisStore;
 use super::super::{Sessions, SessionsParts};
 use crate::bootstrap;
@@ -161,7 +162,9 @@ impl Node {
         let sessions = Sessions::start(parts).await.unwrap();
         let generation = identity.generation;
         let parts = InvalidationParts { generation, mesh, members: members.clone(), tasks: tasks.clone() };
-        let store = RedisStore::new(sessions.clone(), Invalidation::start(parts), config).unwrap();
+        let logins = Logins::new(control.clone(), config).unwrap();
+        let name = config.node.name.clone();
+        let store = RedisStore::new(sessions.clone(), Invalidation::start(parts), logins, name);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let redis = listener.local_addr().unwrap();
         let limits = node_resp::Limits::default();
