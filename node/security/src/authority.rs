@@ -82,6 +82,15 @@ impl CertificateAuthority {
         self.issuer.key().serialized_der()
     }
 
+    /// Looks at a signing request before anything is done for its sender.
+    ///
+    /// # Errors
+    /// When the request is no valid PKCS#10 signed by its own key.
+    pub fn check_request(csr_der: &[u8]) -> Result<(), SecurityError> {
+        let request = CertificateSigningRequestDer::from(csr_der);
+        CertificateSigningRequestParams::from_der(&request).map(|_| ()).map_err(SecurityError::Request)
+    }
+
     /// Certifies that the holder of the request's key is this node.
     ///
     /// # Errors

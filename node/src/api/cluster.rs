@@ -91,8 +91,12 @@ impl ClusterService for ClusterApi {
     }
 }
 
+/// The last second of the year 9999.
+const YEAR_9999_MS: u64 = 253_402_300_799_000;
+
 fn token_info(id: &str, token: &TokenRecord) -> v1::TokenInfo {
-    let expires = UNIX_EPOCH + Duration::from_millis(token.expires_ms);
+    // RFC 3339 has four digits for the year.
+    let expires = UNIX_EPOCH + Duration::from_millis(token.expires_ms.min(YEAR_9999_MS));
     v1::TokenInfo {
         id: id.to_owned(),
         role: token.role.as_str().to_owned(),

@@ -1,5 +1,8 @@
 //! JoinService: a stranger shows a token, and is a node of this cluster.
 //!
+//! Nothing is written for somebody whose token this cluster does not know: the port is open to
+//! strangers, and an entry costs every voter a disk sync.
+//!
 //! The request may come in at any node. It is granted where the CA's key is: a node without it hands
 //! the request on to one that votes. The token is spent by the entry that admits the node, so two
 //! nodes that are asked at once can not spend its last use twice.
@@ -7,15 +10,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use node_core::control::{Command, Fingerprint, NewNode, Outcome, Role};
+use node_core::control::{Command, ControlState, Fingerprint, NewNode, Outcome, Refusal, Role};
 use node_security::{CertificateAuthority, JoinToken};
 use proto::ids::NodeId;
 use proto::limits::NAME_BYTES_MAX;
 use proto::peer::join_service_server::JoinService;
 use proto::peer::{JoinRequest, JoinResponse, PeerAddress};
+use tokio::sync::Semaphore;
 use tonic::{Code, Request, Response, Status};
 
-use super::{Control, inventory};
+use super::{Control, ProposeError, inventory};
 use crate::mesh::PeerInfo;
 
 /// A signing request is some hundred bytes; with room for other key types.
@@ -25,12 +29,33 @@ const TOKEN_BYTES_MAX: usize = 512;
 const ROLES_MAX: usize = 16;
 /// The whole of a request that is handed on.
 const RELAY_MAX: Duration = Duration::from_secs(15);
+/// How long a token that is not known here may be on its way from the node that made it.
+const TOKEN_MAX: Duration = Duration::from_secs(1);
+/// Requests under way at once. More are strangers knocking.
+const WAITING_MAX: usize = 256;
+/// Admissions written at once, so that the controller's own entries are not kept waiting by them.
+const WRITING_MAX: usize = 8;
 /// A name's holder of whom nothing was heard for so long after this agent's start is not there.
 const HEARD_OF_ALL: Duration = Duration::from_secs(15);
+
+/// How many strangers are listened to at once.
+pub(super) struct Joins {
+    waiting: Semaphore,
+    writing: Semaphore,
+}
+
+impl Default for Joins {
+    fn default() -> Self {
+        Self { waiting: Semaphore::new(WAITING_MAX), writing: Semaphore::new(WRITING_MAX) }
+    }
+}
 
 #[tonic::async_trait]
 impl JoinService for Control {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
+        let Ok(_waiting) = self.inner.joins.waiting.try_acquire() else {
+            return Err(Status::unavailable("too many nodes ask to join at once: try again"));
+        };
         let info = request.extensions().get::<PeerInfo>();
         let relayed = info.is_some_and(|info| info.identity.is_some());
         let address = info.map(|info| info.address.to_string()).unwrap_or_default();
@@ -59,8 +84,14 @@ impl Control {
     ) -> Result<JoinResponse, Status> {
         let csr = request.csr.clone();
         let (token, node) = parse(request)?;
-        let replaces = self.dead_holder(&node.name);
+        // Before the token is spent on it.
+        CertificateAuthority::check_request(&csr)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let token_hash = Fingerprint(token.hash());
+        self.wait_for_token(&token_hash).await?;
+        let writing = self.inner.joins.writing.acquire().await;
+        let _turn = writing.map_err(|_| Status::unavailable("the agent is stopping"))?;
+        let replaces = self.dead_holder(&node.name);
         let outcome = self.propose(&Command::AdmitNode { token_hash, node, replaces }).await?;
         let Outcome::Admitted { node, role } = outcome else {
             return Err(Status::internal(format!("the log answered an admission with {outcome:?}")));
@@ -76,6 +107,26 @@ impl Control {
             gossip_key: self.inner.identity.gossip_key.as_bytes().to_vec().into(),
             peers: self.addresses(node),
         })
+    }
+
+    /// Returns when this node's copy of the log knows the token, or a node that came with it.
+    async fn wait_for_token(&self, hash: &Fingerprint) -> Result<(), Status> {
+        let knows = |state: &ControlState| {
+            let tokens = state.tokens.values().map(|token| &token.hash);
+            // Every one is compared, each in constant time.
+            tokens
+                .chain(state.nodes.values().map(|node| &node.token_hash))
+                .filter(|known| known.matches(hash))
+                .count()
+                > 0
+        };
+        let mut followed = self.watch();
+        let known = followed.wait_for(|state| knows(state));
+        match tokio::time::timeout(TOKEN_MAX, known).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(Status::unavailable("the agent is stopping")),
+            Err(_) => Err(ProposeError::Refused(Refusal::UnknownToken).into()),
+        }
     }
 
     /// The member whose name a new disk may take over: one that is known to be dead.

@@ -8,6 +8,9 @@ use std::time::Duration;
 use node_core::control::{Command, Fingerprint, ReleaseRecord, Role, Route, Secret, TokenRecord};
 use node_security::JoinToken;
 use proto::ids::{GroupId, NodeId, ReleaseId};
+use proto::peer::JoinRequest;
+use proto::peer::join_service_server::JoinService as _;
+use tonic::{Code, Request};
 
 use super::{Control, ProposeError};
 use crate::bootstrap::{self, BootstrapError};
@@ -113,6 +116,35 @@ async fn who_shows_a_wrong_token_or_a_live_nodes_name_stays_outside() {
     let state = first.control.state();
     assert_eq!(state.members().count(), 2);
     assert_ne!(state.member_named("node-2").unwrap().0, NodeId(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_who_knock_have_nothing_written() {
+    let mut farm = Farm::new(1);
+    let first = farm.init().await;
+    let csr = node_security::NodeKey::generate().unwrap().csr().unwrap();
+    let knock = |csr: &[u8]| {
+        let request = JoinRequest {
+            token: JoinToken::generate([1; 32]).to_string(),
+            csr: csr.to_vec().into(),
+            name: "stranger".to_owned(),
+            zone: "a".to_owned(),
+            region: "r".to_owned(),
+            peer_addr: "127.0.0.1:1".to_owned(),
+            gossip_addr: "127.0.0.1:2".to_owned(),
+            roles: Vec::new(),
+        };
+        let control = first.control.clone();
+        async move { control.join(Request::new(request)).await.unwrap_err() }
+    };
+    let before = first.control.group_view().borrow().applied;
+    let refused = futures::future::join_all((0..100).map(|_| knock(&csr))).await;
+    assert!(refused.iter().all(|status| status.message().contains("no such token")), "{refused:?}");
+    // The controller of a cluster that has just begun writes a few of its own.
+    let written = first.control.group_view().borrow().applied - before;
+    assert!(written < 50, "{written} entries for 100 strangers");
+    let no_request = knock(b"no signing request").await;
+    assert_eq!(no_request.code(), Code::InvalidArgument, "before its token is looked at");
 }
 
 #[tokio::test(flavor = "multi_thread")]
