@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can not go on should say where")]
 #![allow(clippy::print_stdout, reason = "what was not run is told to whoever runs the tests")]
 
+mod apps_socket;
 mod bad_input;
 mod deploys;
 mod farm;
