@@ -48,7 +48,7 @@ pub use backends::BackendStats;
 pub use snapshot::{Availability, Backend, BackendKey, Route, Snapshot, Target};
 
 /// How a balancer works. [`Settings::default`] is for tests: it listens nowhere.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Settings {
     /// Public addresses for HTTP.
     pub http: Vec<SocketAddr>,
@@ -58,6 +58,15 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpAddr>,
     /// For reaching other agents; without it only local targets can be served.
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// Clients of all workers together; more wait in the kernel's backlog. At some 50 KiB each, half a
+    /// gigabyte at worst by default.
+    pub connections_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { http: Vec::new(), workers: 0, trusted_proxies: Vec::new(), tls: None, connections_max: 10_000 }
+    }
 }
 
 /// Why a balancer does not start.
@@ -123,6 +132,8 @@ impl Balancer {
                 let worker = listen::Worker {
                     shared: Arc::clone(&shared),
                     sockets,
+                    // The kernel spreads them evenly.
+                    connections_max: settings.connections_max.div_ceil(workers),
                     opened: opened.clone(),
                     closing: closing.clone(),
                     abort: abort.clone(),

@@ -19,8 +19,6 @@ use crate::proxy::Proxy;
 use crate::{Shared, StartError};
 
 const BACKLOG: i32 = 4_096;
-/// Clients of one worker. At some 50 KiB each, half a gigabyte at worst.
-const CONNECTIONS_MAX: usize = 10_000;
 /// After a failed accept, mostly for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
@@ -28,6 +26,7 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// Bound, and not listening yet.
     pub sockets: Vec<Socket>,
+    pub connections_max: usize,
     pub opened: CancellationToken,
     pub closing: CancellationToken,
     pub abort: CancellationToken,
@@ -68,7 +67,7 @@ impl Worker {
     async fn serve(self) {
         let tracker = TaskTracker::new();
         let proxy = Proxy::new(Arc::clone(&self.shared));
-        let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let slots = Arc::new(Semaphore::new(self.connections_max));
         tokio::select! {
             () = self.closing.cancelled() => return,
             () = self.opened.cancelled() => {}

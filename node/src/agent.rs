@@ -11,6 +11,7 @@
 //! Every socket is bound before the first part starts, so that a port in use is told at once and
 //! nothing has to be taken back. Traffic comes when the node says that it is ready, not before.
 
+mod descriptors;
 mod ports;
 mod signals;
 
@@ -48,6 +49,7 @@ use crate::sessions::redis::RedisStore;
 use crate::sessions::{Sessions, SessionsParts};
 use crate::tasks::Tasks;
 
+use descriptors::Descriptors;
 use ports::Ports;
 
 /// How long a starting node waits for the control log before it serves what it knew: after a
@@ -180,7 +182,9 @@ async fn start(
     let stores = Stores::open(config)?;
     let proxy_tls = node_security::client_config(&identity.tls, &[listen::ALPN_PROXY])?;
     let server_tls = node_security::server_config(&identity.tls, &[listen::ALPN_RPC, listen::ALPN_PROXY])?;
-    let balancer = Arc::new(start_balancer(config, proxy_tls).map_err(start_error("the balancer"))?);
+    let descriptors = Descriptors::take();
+    let balancer =
+        Arc::new(start_balancer(config, descriptors.public, proxy_tls).map_err(start_error("the balancer"))?);
     let parts = Parts::start(config, identity, &stores, &balancer, tasks).await?;
     let routing = Routing::start(Arc::clone(&balancer), &parts.members, parts.control.watch(), tasks);
     let status = StatusSource::new(parts.control.clone(), parts.control.group_view(), parts.members.view());
@@ -201,6 +205,7 @@ async fn start(
         invalidation: parts.invalidation.clone(),
         peers: parts.peers(identity),
         server_tls,
+        descriptors,
     };
     doors.open(config, &agent, tasks)?;
     Ok(agent)
@@ -361,6 +366,7 @@ struct Doors {
     sessions: Sessions,
     invalidation: Invalidation,
     server_tls: Arc<rustls::ServerConfig>,
+    descriptors: Descriptors,
 }
 
 impl Doors {
@@ -388,17 +394,17 @@ impl Doors {
         let metrics = Metrics::new(self.routing);
         tasks.essential("admin port", admin::run(self.ports.admin, self.status, metrics, tasks.clone()));
         let store = RedisStore::new(self.sessions, self.invalidation, logins, config.node.name.clone());
+        let limits =
+            node_resp::Limits { connections_max: self.descriptors.redis, ..node_resp::Limits::default() };
         let (tracker, stop) = (tasks.tracker().clone(), tasks.stop());
-        tasks.essential(
-            "Redis port",
-            node_resp::serve(self.ports.resp, store, node_resp::Limits::default(), tracker, stop),
-        );
+        tasks.essential("Redis port", node_resp::serve(self.ports.resp, store, limits, tracker, stop));
         Ok(())
     }
 }
 
 fn start_balancer(
     config: &Config,
+    connections_max: usize,
     tls: Arc<rustls::ClientConfig>,
 ) -> Result<balancer::Balancer, balancer::StartError> {
     balancer::Balancer::start(balancer::Settings {
@@ -406,6 +412,7 @@ fn start_balancer(
         workers: config.balancer.workers,
         trusted_proxies: config.balancer.trusted_proxies.clone(),
         tls: Some(tls),
+        connections_max,
     })
 }
 

@@ -9,6 +9,7 @@
 
 pub mod admin;
 pub mod balancer;
+mod capped;
 pub mod cluster;
 pub mod control;
 pub mod guard;

@@ -149,3 +149,32 @@ fn memory_kib(pid: u32) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
     line.split_whitespace().next().unwrap().parse().unwrap()
 }
+
+/// Clients that take every descriptor must not take the databases' as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_at_the_doors_does_not_end_the_agent() {
+    let mut farm = Farm::start(&["--nodes", "1"]);
+    farm.kill(0);
+    farm.restart_with_files(0, 400);
+    farm.wait_whole(0);
+    let node = farm.nodes[0].clone();
+    // Who finds the kernel's backlog full is turned away, and the next ones with it.
+    let enter =
+        |door: &str| TcpStream::connect_timeout(&door.parse().unwrap(), Duration::from_millis(200)).ok();
+    let doors = [&node.http, &node.resp, &node.admin, &node.peer];
+    let crowd: Vec<TcpStream> = doors.iter().flat_map(|door| (0..200).map_while(|_| enter(door))).collect();
+    assert!(crowd.len() > 400, "no crowd: {}", crowd.len());
+    for number in 0..50 {
+        farm.at(0, &["session", "set", "crowded", &number.to_string()]).ok();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(farm.at(0, &["session", "get", "crowded"]).ok().stdout.trim_end(), "49");
+    drop(crowd);
+    for _ in 0..100 {
+        if reqwest::get(farm.url(0, "/")).await.is_ok_and(|answer| answer.status() == 200) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the doors do not open again:\n{}", farm.logs());
+}

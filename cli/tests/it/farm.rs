@@ -116,11 +116,22 @@ impl Farm {
 
     /// Starts a killed agent again, as the README says.
     pub fn restart(&mut self, node: usize) {
+        let config = self.nodes[node].config.to_str().unwrap().to_owned();
+        self.start_again(node, command(&["agent", "--config", &config]));
+    }
+
+    /// Starts a killed agent again, which may not open more files than this.
+    pub fn restart_with_files(&mut self, node: usize, files: u64) {
+        let mut limited = Command::new("prlimit");
+        limited.arg(format!("--nofile={files}:{files}")).arg(env!("CARGO_BIN_EXE_holdfast"));
+        limited.arg("agent").arg("--config").arg(&self.nodes[node].config);
+        self.start_again(node, limited);
+    }
+
+    fn start_again(&mut self, node: usize, mut agent: Command) {
         let log = self.dir.path().join(format!("restart-{node}.log"));
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
-        let config = self.nodes[node].config.to_str().unwrap().to_owned();
-        let child =
-            command(&["agent", "--config", &config]).stdout(Stdio::null()).stderr(log).spawn().unwrap();
+        let child = agent.stdout(Stdio::null()).stderr(log).spawn().unwrap();
         self.nodes[node].pid = child.id();
         self.children.push(child);
     }

@@ -11,12 +11,16 @@ use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 
+use super::capped;
 use super::metrics::Metrics;
 use super::status::StatusSource;
 use crate::tasks::Tasks;
 
 /// The page: one file, no outside resources, drawn from `/v1/status`.
 const PAGE: &str = include_str!("admin/page.html");
+
+/// Connections at a time: browsers, probes and what collects the metrics.
+const CONNECTIONS_MAX: usize = 64;
 
 #[derive(Clone)]
 struct Admin {
@@ -35,6 +39,7 @@ pub async fn run(listener: TcpListener, status: StatusSource, metrics: Metrics, 
         .layer(middleware::from_fn(check_host))
         .with_state(Admin { status, metrics });
     let stop = tasks.stop();
+    let listener = capped::Tcp::new(listener, CONNECTIONS_MAX);
     let served =
         axum::serve(listener, router).with_graceful_shutdown(async move { stop.cancelled().await }).await;
     if let Err(error) = served {

@@ -18,7 +18,7 @@ use proto::v1::control_service_server::ControlServiceServer;
 use proto::v1::session_service_server::SessionServiceServer;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
@@ -27,6 +27,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 
 use super::balancer::BalancerApi;
+use super::capped;
 use super::cluster::ClusterApi;
 use super::control::ControlApi;
 use super::guard::{self, ServersOnly};
@@ -51,6 +52,11 @@ const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+
+/// Connections at a time. A verb needs one, for a moment; ...
+const OPERATORS_MAX: usize = 64;
+/// ... an instance one, for as long as it follows its cache.
+const APPS_MAX: usize = 128;
 
 /// Who may open the operators' socket: its owner alone.
 const OPERATORS: u32 = 0o600;
@@ -133,7 +139,7 @@ pub fn operators(
     tasks: Tasks,
 ) -> Result<impl Future<Output = ()> + Send, SocketError> {
     let routes = public_routes(&api, |_: &Request<()>| Ok(()))?;
-    Ok(serve_unix(listener, routes, tasks))
+    Ok(serve_unix(listener, OPERATORS_MAX, routes, tasks))
 }
 
 /// Serves sessions and caches to instances, each its own.
@@ -141,7 +147,7 @@ pub async fn apps(listener: UnixListener, api: PublicApi, logins: Logins, tasks:
     let log_in = move |request: Request<()>| guard::log_in(&logins, request);
     let routes = Routes::new(InterceptedService::new(session_server(&api), log_in.clone()))
         .add_service(InterceptedService::new(cache_server(&api), log_in));
-    serve_unix(listener, routes, tasks).await;
+    serve_unix(listener, APPS_MAX, routes, tasks).await;
 }
 
 /// Serves the peer port's gRPC connections.
@@ -217,14 +223,13 @@ fn cache_server(api: &PublicApi) -> CacheServiceServer<CacheApi> {
     CacheServiceServer::from_arc(Arc::clone(&api.cache)).max_decoding_message_size(MESSAGE_BYTES_MAX)
 }
 
-async fn serve_unix(listener: UnixListener, routes: Routes, tasks: Tasks) {
+async fn serve_unix(listener: UnixListener, connections_max: usize, routes: Routes, tasks: Tasks) {
     let stop = tasks.stop();
     let served = server()
         .add_routes(routes)
-        .serve_with_incoming_shutdown(
-            UnixListenerStream::new(listener),
-            async move { stop.cancelled().await },
-        )
+        .serve_with_incoming_shutdown(capped::unix(listener, connections_max), async move {
+            stop.cancelled().await
+        })
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "a unix socket's gRPC failed");
