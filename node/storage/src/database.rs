@@ -16,6 +16,7 @@
 
 mod history;
 mod sync;
+mod unfinished;
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -95,6 +96,7 @@ impl Database {
     /// when it has forgotten commits; [`StorageError::Locked`] while it is open.
     pub fn open(folder: &Path, options: Options) -> Result<Arc<Self>, StorageError> {
         files::create_dir_durably(folder)?;
+        unfinished::remove(folder)?;
         sync::everything(folder)?;
         let config = sled::Config::new()
             .path(folder)
