@@ -7,6 +7,7 @@
 use std::io::Cursor;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use openraft::storage::{RaftStateMachine, Snapshot};
 use openraft::{EmptyNode, EntryPayload, OptionalSend, RaftSnapshotBuilder, SnapshotMeta, StorageError};
@@ -14,10 +15,13 @@ use proto::ids::GroupId;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::GroupClock;
-use crate::engine::{EngineError, Snapshots};
+use crate::engine::{EngineError, SnapshotError, Snapshots};
 use crate::fault::Fault;
 use crate::machine::{EntryMeta, StateMachine};
 use crate::types::{Entry, LogId, Proposal, Replies, StoredMembership, Types, storage_error};
+
+/// Between two attempts at what a snapshot takes, such as a free file descriptor.
+const NOT_NOW_PAUSE: Duration = Duration::from_millis(500);
 
 /// A group's applied state.
 pub struct Applied<S> {
@@ -105,17 +109,36 @@ impl<S: StateMachine> Machine<S> {
     }
 
     /// Does what takes its time where that disturbs nobody.
+    ///
+    /// What can not be done at the moment is tried again for as long as that lasts: any error would
+    /// end the group, and the agent with it, while waiting costs no more than a longer log. The tasks
+    /// that wait here are raft's own and end with the runtime.
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Self) -> Result<T, EngineError> + Send + 'static,
+        work: impl Fn(&Self) -> Result<T, SnapshotError> + Send + Sync + 'static,
     ) -> Result<T, StorageError<u64>> {
-        let me = self.clone();
-        let done = tokio::task::spawn_blocking(move || work(&me)).await;
-        done.unwrap_or_else(|panic| Err(EngineError(format!("a snapshot failed: {panic}"))))
-            .map_err(|error| self.error(&error))
+        let work = Arc::new(work);
+        let mut told = false;
+        loop {
+            let (me, attempt) = (self.clone(), Arc::clone(&work));
+            let error = match tokio::task::spawn_blocking(move || attempt(&me)).await {
+                Ok(Ok(done)) => return Ok(done),
+                Ok(Err(SnapshotError::NotNow(reason))) => {
+                    if !told {
+                        tracing::warn!(group = %self.group, reason, "a snapshot has to wait");
+                        told = true;
+                    }
+                    tokio::time::sleep(NOT_NOW_PAUSE).await;
+                    continue;
+                }
+                Ok(Err(SnapshotError::Fault(error))) => error,
+                Err(panic) => EngineError(format!("a snapshot failed: {panic}")),
+            };
+            return Err(self.error(&error));
+        }
     }
 
-    fn save(&self, bytes: &[u8]) -> Result<(), EngineError> {
+    fn save(&self, bytes: &[u8]) -> Result<(), SnapshotError> {
         self.snapshots.save(self.group, bytes)?;
         self.snapshot_bytes.store(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
@@ -168,12 +191,12 @@ impl<S: StateMachine> RaftStateMachine<Types> for Machine<S> {
         _meta: &SnapshotMeta<u64, EmptyNode>,
         snapshot: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError<u64>> {
-        self.blocking(|me| {
+        self.blocking(move |me| {
             // Looked at before it replaces the one on disk; durable before raft hears of it, as raft
             // will then forget the log before it.
-            let bytes = snapshot.into_inner();
-            restore(&mut me.write(), &bytes)?;
-            me.save(&bytes)
+            let bytes = snapshot.get_ref();
+            restore(&mut me.write(), bytes)?;
+            me.save(bytes)
         })
         .await
     }

@@ -73,15 +73,36 @@ pub trait Engine: Send + Sync + 'static {
     ) -> Result<(), EngineError>;
 }
 
+/// Why a snapshot was not saved or loaded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// What it takes is not to be had at the moment, such as a file descriptor. Nothing is wrong with
+    /// the disk, and the same call may succeed later.
+    #[error("{0}")]
+    NotNow(String),
+    #[error(transparent)]
+    Fault(#[from] EngineError),
+}
+
+impl From<SnapshotError> for EngineError {
+    /// For whoever can not wait.
+    fn from(error: SnapshotError) -> Self {
+        match error {
+            SnapshotError::NotNow(reason) => Self(reason),
+            SnapshotError::Fault(error) => error,
+        }
+    }
+}
+
 /// One snapshot per group, replaced as a whole.
 pub trait Snapshots: Send + Sync + 'static {
     /// Returns when the snapshot is durable in place of the one before.
     ///
     /// # Errors
     /// When the disk refuses; the one before is then still there.
-    fn save(&self, group: GroupId, bytes: &[u8]) -> Result<(), EngineError>;
+    fn save(&self, group: GroupId, bytes: &[u8]) -> Result<(), SnapshotError>;
 
     /// # Errors
     /// When it can not be read or its checksum is wrong.
-    fn load(&self, group: GroupId) -> Result<Option<Vec<u8>>, EngineError>;
+    fn load(&self, group: GroupId) -> Result<Option<Vec<u8>>, SnapshotError>;
 }

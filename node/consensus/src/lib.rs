@@ -40,7 +40,7 @@ mod wire;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
 
-pub use engine::{Batch, Engine, EngineError, Snapshots, Write};
+pub use engine::{Batch, Engine, EngineError, SnapshotError, Snapshots, Write};
 pub use group::{Group, GroupView, OpenError, ReadError, ReconfigureError, WriteError};
 pub use groups::{Groups, HandleError};
 pub use machine::{EntryMeta, RestoreError, StateMachine};

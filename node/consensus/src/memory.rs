@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proto::ids::GroupId;
 
-use crate::engine::{Batch, Done, Engine, EngineError, Snapshots, Write};
+use crate::engine::{Batch, Done, Engine, EngineError, SnapshotError, Snapshots, Write};
 
 #[derive(Default)]
 pub struct MemoryEngine {
@@ -86,21 +87,36 @@ impl Engine for MemoryEngine {
 #[derive(Default)]
 pub struct MemorySnapshots {
     files: Mutex<BTreeMap<GroupId, Vec<u8>>>,
+    exhausted: AtomicBool,
 }
 
 impl MemorySnapshots {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// From now on every call is refused for the moment, as without a free file descriptor; or no longer.
+    pub fn set_exhausted(&self, exhausted: bool) {
+        self.exhausted.store(exhausted, Ordering::SeqCst);
+    }
+
+    fn check(&self) -> Result<(), SnapshotError> {
+        if self.exhausted.load(Ordering::SeqCst) {
+            return Err(SnapshotError::NotNow("no descriptor is free".to_owned()));
+        }
+        Ok(())
+    }
 }
 
 impl Snapshots for MemorySnapshots {
-    fn save(&self, group: GroupId, bytes: &[u8]) -> Result<(), EngineError> {
+    fn save(&self, group: GroupId, bytes: &[u8]) -> Result<(), SnapshotError> {
+        self.check()?;
         self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(group, bytes.to_vec());
         Ok(())
     }
 
-    fn load(&self, group: GroupId) -> Result<Option<Vec<u8>>, EngineError> {
+    fn load(&self, group: GroupId) -> Result<Option<Vec<u8>>, SnapshotError> {
+        self.check()?;
         Ok(self.files.lock().unwrap_or_else(PoisonError::into_inner).get(&group).cloned())
     }
 }

@@ -34,7 +34,7 @@ use node_consensus::{Batch, Engine, EngineError, Write};
 
 use crate::{StorageError, files};
 
-use history::History;
+use history::{History, Mark};
 use sync::Sync;
 
 /// Commits that wait. Every raft group has one append under way, so this is never full on a healthy
@@ -125,8 +125,14 @@ impl Database {
     fn start(db: sled::Db, sync: Sync, history: History, folder: &Path) -> Arc<Self> {
         let shared = Arc::new(Shared::default());
         let (queue, jobs) = sync_channel(QUEUE_MAX);
-        let committer =
-            Committer { db: db.clone(), sync, history, shared: Arc::clone(&shared), ranges: VecDeque::new() };
+        let committer = Committer {
+            db: db.clone(),
+            sync,
+            history,
+            shared: Arc::clone(&shared),
+            ranges: VecDeque::new(),
+            marks_put_off: false,
+        };
         let thread = std::thread::Builder::new()
             .name("commit".to_owned())
             .spawn(move || committer.run(&jobs))
@@ -205,6 +211,8 @@ struct Committer {
     shared: Arc<Shared>,
     /// Ranges that are still to be deleted, the oldest first.
     ranges: VecDeque<(Vec<u8>, Vec<u8>)>,
+    /// The newest mark could not be made, which has been logged.
+    marks_put_off: bool,
 }
 
 impl Committer {
@@ -228,11 +236,18 @@ impl Committer {
     }
 
     fn mark(&mut self) {
-        if self.shared.fault.get().is_none()
-            && self.history.due().is_some()
-            && let Err(error) = self.history.mark()
-        {
-            self.fail(&EngineError(error.to_string()));
+        if self.shared.fault.get().is_some() || self.history.due().is_none() {
+            return;
+        }
+        match self.history.mark() {
+            Ok(Mark::Made) => self.marks_put_off = false,
+            Ok(Mark::PutOff(error)) => {
+                if !self.marks_put_off {
+                    tracing::warn!(%error, "how far the database has come is written down later");
+                }
+                self.marks_put_off = true;
+            }
+            Err(error) => self.fail(&EngineError(error.to_string())),
         }
     }
 

@@ -24,6 +24,8 @@ mod snapshots;
 use std::io;
 use std::path::PathBuf;
 
+use rustix::io::Errno;
+
 pub use database::{Database, Options, Stats};
 pub use dir_lock::DirLock;
 pub use facts::Facts;
@@ -48,6 +50,20 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Whether the process or the system had no file descriptor left. Nothing is wrong with the disk
+    /// then, and the same may succeed later.
+    pub fn is_for_want_of_descriptors(&self) -> bool {
+        let source = match self {
+            Self::File { source, .. } => source,
+            Self::TooLarge { .. }
+            | Self::FactTooLarge { .. }
+            | Self::Corrupt { .. }
+            | Self::Locked(_)
+            | Self::Stopped(_) => return false,
+        };
+        matches!(Errno::from_io_error(source), Some(Errno::MFILE | Errno::NFILE))
+    }
+
     pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::File { action, path, source }

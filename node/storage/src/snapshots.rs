@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 
-use node_consensus::{EngineError, Snapshots};
+use node_consensus::{EngineError, SnapshotError, Snapshots};
 use proto::ids::GroupId;
 
 use crate::StorageError;
@@ -29,7 +29,7 @@ impl SnapshotFiles {
 }
 
 impl Snapshots for SnapshotFiles {
-    fn save(&self, group: GroupId, bytes: &[u8]) -> Result<(), EngineError> {
+    fn save(&self, group: GroupId, bytes: &[u8]) -> Result<(), SnapshotError> {
         let path = self.path(group);
         let write = || -> Result<(), StorageError> {
             let mut file = DurableFile::create(&path, 0o600)?;
@@ -38,10 +38,10 @@ impl Snapshots for SnapshotFiles {
             }
             file.finish()
         };
-        write().map_err(|error| EngineError(error.to_string()))
+        write().map_err(|error| refused(&error))
     }
 
-    fn load(&self, group: GroupId) -> Result<Option<Vec<u8>>, EngineError> {
+    fn load(&self, group: GroupId) -> Result<Option<Vec<u8>>, SnapshotError> {
         let path = self.path(group);
         let mut whole = match files::read_bounded(&path, BYTES_MAX) {
             Ok(whole) => whole,
@@ -49,17 +49,25 @@ impl Snapshots for SnapshotFiles {
             Err(StorageError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 return Ok(None);
             }
-            Err(error) => return Err(EngineError(error.to_string())),
+            Err(error) => return Err(refused(&error)),
         };
         let damaged = || EngineError(format!("the snapshot {} is damaged", path.display()));
         let rest = whole.strip_prefix(&MAGIC[..]).ok_or_else(damaged)?;
         let (sum, bytes) = rest.split_first_chunk::<32>().ok_or_else(damaged)?;
         if blake3::hash(bytes) != blake3::Hash::from(*sum) {
-            return Err(damaged());
+            return Err(damaged().into());
         }
         let head = whole.len() - bytes.len();
         whole.drain(..head);
         Ok(Some(whole))
+    }
+}
+
+fn refused(error: &StorageError) -> SnapshotError {
+    if error.is_for_want_of_descriptors() {
+        SnapshotError::NotNow(error.to_string())
+    } else {
+        EngineError(error.to_string()).into()
     }
 }
 

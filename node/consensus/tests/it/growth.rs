@@ -120,6 +120,35 @@ async fn few_large_entries_make_a_snapshot_as_many_small_ones_do() {
 }
 
 #[tokio::test]
+async fn a_snapshot_that_can_not_be_written_now_is_written_later_and_ends_nothing() {
+    let net = Net::default();
+    let settings = Settings { snapshot_entries: 20, ..Settings::default() };
+    let mut nodes = formed_with(&net, 1, settings).await;
+    nodes[0].snapshots.set_exhausted(true);
+    let words: Vec<String> = (0..700).map(|n| n.to_string()).collect();
+    for word in &words {
+        nodes[0].write(word).await.unwrap();
+    }
+    nodes[0].snapshots.set_exhausted(false);
+    until("a snapshot", || nodes[0].snapshots.load(GROUP).unwrap().is_some()).await;
+    // One that is received waits in the same way.
+    let late = Node::start_with(&net, 2, settings).await;
+    late.snapshots.set_exhausted(true);
+    nodes.push(late);
+    let relieved = async {
+        until("the snapshot's arrival", || !nodes[1].words().is_empty()).await;
+        nodes[1].snapshots.set_exhausted(false);
+    };
+    let (grown, ()) = tokio::join!(nodes[0].group.reconfigure(ids(&[1, 2]), ids(&[])), relieved);
+    grown.unwrap();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    applied(&nodes[1], &words).await;
+    for node in &nodes {
+        assert_eq!(*node.groups.fault().borrow(), None);
+    }
+}
+
+#[tokio::test]
 async fn idle_groups_share_their_heartbeats() {
     const GROUPS: u16 = 16;
     let net = Net::default();

@@ -10,11 +10,13 @@
 //! What it lost of the last second before a power cut, and a part of it in the middle, the raft logs
 //! find out themselves (a hole, or an end before what was committed).
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::sync::Sync;
-use crate::{StorageError, files};
+use crate::StorageError;
+use crate::files::{self, DurableFile};
 
 /// Above every raft group's keys and the facts.
 const KEY: &[u8] = b"\xff\xffcommits";
@@ -27,7 +29,17 @@ pub(super) struct History {
     path: PathBuf,
     commits: u64,
     marked: u64,
+    /// When the newest mark was made or put off.
     marked_at: Instant,
+}
+
+/// What came of a mark.
+#[derive(Debug)]
+#[must_use]
+pub(super) enum Mark {
+    Made,
+    /// No file could be opened for it, so that nothing was written either. It is due again later.
+    PutOff(StorageError),
 }
 
 impl History {
@@ -56,8 +68,10 @@ impl History {
         history.count(&mut batch);
         db.apply_batch(batch).and_then(|()| db.flush()).map_err(|error| corrupt(error.to_string()))?;
         sync.data().map_err(StorageError::file("sync", folder))?;
-        history.mark()?;
-        Ok(history)
+        match history.mark()? {
+            Mark::Made => Ok(history),
+            Mark::PutOff(error) => Err(error),
+        }
     }
 
     /// Numbers the next commit.
@@ -72,11 +86,26 @@ impl History {
     }
 
     /// Writes the newest number, which is on disk inside, beside the database.
-    pub(super) fn mark(&mut self) -> Result<(), StorageError> {
-        files::write_atomically(&self.path, &self.commits.to_be_bytes(), 0o600)?;
-        self.marked = self.commits;
+    ///
+    /// # Errors
+    /// When bytes could not be written or synced. That a file could not be opened is no error: it says
+    /// nothing of the disk, and nobody waits for a mark.
+    pub(super) fn mark(&mut self) -> Result<Mark, StorageError> {
         self.marked_at = Instant::now();
-        Ok(())
+        let mut file = match DurableFile::create(&self.path, 0o600) {
+            Ok(file) => file,
+            Err(error) => return Ok(Mark::PutOff(error)),
+        };
+        file.write_all(&self.commits.to_be_bytes()).map_err(StorageError::file("write", &self.path))?;
+        match file.finish() {
+            Ok(()) => {
+                self.marked = self.commits;
+                Ok(Mark::Made)
+            }
+            // The folder has to be opened to be synced.
+            Err(error) if error.is_for_want_of_descriptors() => Ok(Mark::PutOff(error)),
+            Err(error) => Err(error),
+        }
     }
 }
 

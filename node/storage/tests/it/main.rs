@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can not go on should say where")]
 
+mod descriptors;
 mod kill;
 mod power;
 mod replica;
