@@ -13,6 +13,9 @@ use crate::frame::Protocol;
 /// Longest name of a client or of its library; these stay for the life of the connection.
 pub(crate) const ATTRIBUTE_BYTES_MAX: usize = 256;
 
+/// What CLIENT LIST shows at most: two thousand clients, as they are commonly called.
+const LIST_BYTES_MAX: usize = 256 << 10;
+
 /// A connection's client, as far as commands change it.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
@@ -86,11 +89,26 @@ impl Clients {
         self.list().len()
     }
 
-    /// Those that see the same keyspace: an app learns nothing of another's clients.
-    pub(crate) fn beside(&self, client: &Client) -> Vec<Client> {
-        let keyspace = |client: &Client| client.login.as_ref().map(|login| login.keyspace.clone());
-        let own = keyspace(client);
-        self.list().values().filter(|other| keyspace(other) == own).cloned().collect()
+    /// Lines about those that see the same keyspace: an app learns nothing of another's clients. When
+    /// they are too many, the last line says how many are not shown, in a client's form: libraries split
+    /// every line into words with an equals sign.
+    pub(crate) fn describe_beside(&self, client: &Client) -> String {
+        let own = client.login.as_ref().map(|login| login.keyspace.as_str());
+        let is_beside = |other: &&Client| other.login.as_ref().map(|login| login.keyspace.as_str()) == own;
+        let mut lines = String::new();
+        let mut not_shown: usize = 0;
+        for other in self.list().values().filter(is_beside) {
+            if lines.len() < LIST_BYTES_MAX {
+                lines.push_str(&other.describe());
+                lines.push('\n');
+            } else {
+                not_shown += 1;
+            }
+        }
+        if not_shown > 0 {
+            lines.push_str(&format!("not-shown={not_shown}\n"));
+        }
+        lines
     }
 
     fn list(&self) -> MutexGuard<'_, BTreeMap<u64, Client>> {

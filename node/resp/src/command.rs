@@ -92,7 +92,8 @@ impl Shape {
                 | Frame::Verbatim(_)
                 | Frame::Null
                 | Frame::Array(_)
-                | Frame::Map(_)) => frames.push(frame),
+                | Frame::Map(_)
+                | Frame::Prepared(_)) => frames.push(frame),
             }
         }
         match self {

@@ -3,7 +3,10 @@
 //! What has arrived is decoded as far as it goes. Commands that concern the connection alone are
 //! carried out at once; the others leave their operations behind, and all operations of the run go to
 //! the store together. Then the answers are written, each in the protocol version that was spoken when
-//! its command came. A client that does not read its answers is not read from.
+//! its command came. A client that does not read its answers is not read from, and a run ends when the
+//! answers that it has gathered are many: what one connection holds is bounded whatever it sends.
+
+mod input;
 
 use std::collections::VecDeque;
 use std::io;
@@ -26,17 +29,23 @@ use crate::frame::{Frame, Protocol};
 use crate::server::Shared;
 use crate::store::Store;
 
+use input::{Input, READ_BYTES};
+
 /// Operations of one batch. Larger ones gain nothing: a log's entry holds about so many.
 const BATCH_OPS_MAX: usize = 1_024;
 /// Of these, how many may answer a value, each up to 1 MiB, that is held until it is written.
 const BATCH_VALUES_MAX: usize = 64;
+/// Commands of one batch: as many as operations, so that a pipeline of GETs is not cut smaller.
+const BATCH_STEPS_MAX: usize = BATCH_OPS_MAX;
+/// Answers that a batch gathers before any of them is written. A command of ten bytes may have one of
+/// ten kilobytes: without this, a client would make the agent hold a thousand times what it sends.
+const BATCH_ANSWER_BYTES_MAX: usize = 256 << 10;
 /// Values that one answer may hold: those of MGET.
 const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Answers are written when so much has gathered.
 const FLUSH_BYTES: usize = 64 << 10;
-const READ_BYTES: usize = 16 << 10;
-/// A buffer that grew beyond this for one large value is not kept.
-const KEPT_BUFFER_BYTES: usize = 256 << 10;
+/// An output that grew beyond this for one large value is not kept.
+const KEPT_OUTPUT_BYTES: usize = 256 << 10;
 /// How much of what a client still sends is thrown away while it reads why it was cut off: a socket
 /// closed with unread bytes is reset, and the reset overtakes the error.
 const LINGER_BYTES_MAX: usize = 1 << 20;
@@ -49,7 +58,7 @@ pub(crate) struct Connection<S> {
     stop: CancellationToken,
     client: Client,
     decoder: Decoder,
-    input: BytesMut,
+    input: Input,
     output: BytesMut,
     login_deadline: Instant,
 }
@@ -59,6 +68,8 @@ pub(crate) struct Connection<S> {
 struct Batch {
     steps: Vec<(Step, Protocol)>,
     ops: VecDeque<Op>,
+    /// About what the answers that are there already hold.
+    answer_bytes: usize,
     last: Option<Last>,
 }
 
@@ -90,7 +101,7 @@ impl<S: Store> Connection<S> {
     ) -> Self {
         let login_deadline = Instant::now() + shared.limits.login_timeout;
         let decoder = Decoder::new(bounds(&client));
-        let (input, output) = (BytesMut::new(), BytesMut::new());
+        let (input, output) = (Input::default(), BytesMut::new());
         Self { stream, store, shared, stop, client, decoder, input, output, login_deadline }
     }
 
@@ -121,8 +132,8 @@ impl<S: Store> Connection<S> {
     /// Decodes what is there, up to what may be executed together.
     fn next_batch(&mut self) -> Batch {
         let mut batch = Batch::default();
-        while batch.last.is_none() && batch.ops.len() < BATCH_OPS_MAX {
-            match self.decoder.next(&mut self.input) {
+        while !batch.is_full() {
+            match self.decoder.next(&mut self.input.bytes) {
                 Ok(None) => break,
                 Ok(Some(Decoded::Request(args))) => self.note(&args, &mut batch),
                 Ok(Some(Decoded::TooLarge)) => {
@@ -173,7 +184,7 @@ impl<S: Store> Connection<S> {
     }
 
     async fn carry_out(&mut self, batch: Batch) -> io::Result<()> {
-        let Batch { steps, mut ops, last } = batch;
+        let Batch { steps, mut ops, answer_bytes: _, last } = batch;
         let mut replies = VecDeque::new();
         for (step, protocol) in steps {
             let frame = match step {
@@ -231,7 +242,7 @@ impl<S: Store> Connection<S> {
         let limit = self.shared.limits.write_timeout;
         timeout(limit, self.stream.write_all(&self.output)).await??;
         self.output.clear();
-        if self.output.capacity() > KEPT_BUFFER_BYTES {
+        if self.output.capacity() > KEPT_OUTPUT_BYTES {
             self.output = BytesMut::new();
         }
         Ok(())
@@ -239,20 +250,17 @@ impl<S: Store> Connection<S> {
 
     /// Waits for more bytes; false when there will be none that matter.
     async fn read(&mut self) -> io::Result<bool> {
-        if self.input.is_empty() && self.input.capacity() > KEPT_BUFFER_BYTES {
-            self.input = BytesMut::new();
-        }
-        self.input.reserve(READ_BYTES);
+        self.input.make_room();
         // A client that has logged in and asks for nothing may stay: pools of connections idle for
         // hours, and a library takes a closed one for an error of the next request.
         let deadline = if self.client.login.is_none() {
             Some(self.login_deadline)
-        } else if self.decoder.is_within(&self.input) {
+        } else if self.decoder.is_within(&self.input.bytes) {
             Some(Instant::now() + self.shared.limits.request_timeout)
         } else {
             None
         };
-        let read = self.stream.read_buf(&mut self.input);
+        let read = self.stream.read_buf(&mut self.input.bytes);
         let read = async {
             match deadline {
                 Some(deadline) => timeout_at(deadline, read).await?,
@@ -270,9 +278,9 @@ impl<S: Store> Connection<S> {
         let mut left = LINGER_BYTES_MAX;
         let drain = async {
             while left > 0 {
-                self.input.clear();
-                self.input.reserve(READ_BYTES);
-                match self.stream.read_buf(&mut self.input).await {
+                self.input.bytes.clear();
+                self.input.bytes.reserve(READ_BYTES);
+                match self.stream.read_buf(&mut self.input.bytes).await {
                     Ok(0) | Err(_) => break,
                     Ok(count) => left = left.saturating_sub(count),
                 }
@@ -285,7 +293,15 @@ impl<S: Store> Connection<S> {
 }
 
 impl Batch {
+    fn is_full(&self) -> bool {
+        self.last.is_some()
+            || self.ops.len() >= BATCH_OPS_MAX
+            || self.steps.len() >= BATCH_STEPS_MAX
+            || self.answer_bytes >= BATCH_ANSWER_BYTES_MAX
+    }
+
     fn answer(&mut self, protocol: Protocol, frame: Frame) {
+        self.answer_bytes += frame.weight();
         self.steps.push((Step::Answer(frame), protocol));
     }
 }
@@ -329,3 +345,6 @@ fn confirmation(response: InvalidateResponse) -> Frame {
         (Frame::text("missing"), Frame::array(missing)),
     ])
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,6 +47,8 @@ pub(crate) enum CommandError {
     ClientAttribute { option: String },
     #[error("ERR {what} is not supported by this version")]
     NotSupported { what: &'static str },
+    #[error("ERR COMMAND takes at most {max} names")]
+    TooManyNames { max: usize },
     #[error("ERR an invalidation names at most {max} keys")]
     TooManyKeys { max: usize },
     #[error("ERR WAIT takes at most {} ms", INVALIDATION_WAIT_MAX.as_millis())]

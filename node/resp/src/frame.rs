@@ -36,6 +36,26 @@ pub enum Frame {
     Null,
     Array(Vec<Frame>),
     Map(Vec<(Frame, Frame)>),
+    /// One that is always the same, and was encoded before.
+    Prepared(&'static Prepared),
+}
+
+/// A large answer that does not change, in each version of the protocol.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Prepared {
+    resp2: Bytes,
+    resp3: Bytes,
+}
+
+impl Prepared {
+    pub fn new(frame: &Frame) -> Self {
+        let encoded = |protocol| {
+            let mut out = BytesMut::new();
+            frame.encode(protocol, &mut out);
+            out.freeze()
+        };
+        Self { resp2: encoded(Protocol::Resp2), resp3: encoded(Protocol::Resp3) }
+    }
 }
 
 impl Frame {
@@ -47,6 +67,20 @@ impl Frame {
 
     pub fn array(frames: impl IntoIterator<Item = Self>) -> Self {
         Self::Array(frames.into_iter().collect())
+    }
+
+    /// About how many bytes this holds or becomes, whichever is more: no frame is written in more bytes
+    /// than its own and those behind it.
+    pub fn weight(&self) -> usize {
+        let behind = match self {
+            Self::Simple(_) | Self::Integer(_) | Self::Null => 0,
+            Self::Error(text) | Self::Verbatim(text) => text.len(),
+            Self::Bulk(bytes) => bytes.len(),
+            Self::Array(frames) => frames.iter().map(Self::weight).sum(),
+            Self::Map(pairs) => pairs.iter().map(|(key, value)| key.weight() + value.weight()).sum(),
+            Self::Prepared(prepared) => prepared.resp2.len().max(prepared.resp3.len()),
+        };
+        size_of::<Self>() + behind
     }
 
     pub fn encode(&self, protocol: Protocol, out: &mut BytesMut) {
@@ -81,6 +115,10 @@ impl Frame {
                     value.encode(protocol, out);
                 }
             }
+            Self::Prepared(prepared) => out.put_slice(match protocol {
+                Protocol::Resp2 => &prepared.resp2,
+                Protocol::Resp3 => &prepared.resp3,
+            }),
         }
     }
 }
@@ -147,6 +185,13 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn nothing_is_written_that_was_not_weighed(frame in any_frame(), resp3 in any::<bool>()) {
+            let protocol = if resp3 { Protocol::Resp3 } else { Protocol::Resp2 };
+            let bytes = encoded(&frame, protocol).len();
+            prop_assert!(bytes <= frame.weight(), "{bytes} of {frame:?}");
+        }
+
         #[test]
         fn a_stock_client_reads_whatever_is_written(frame in any_frame(), resp3 in any::<bool>()) {
             let protocol = if resp3 { Protocol::Resp3 } else { Protocol::Resp2 };

@@ -28,7 +28,7 @@ mod server;
 mod store;
 
 pub use decode::{Bounds, Decoded, Decoder, ProtocolError};
-pub use frame::{Frame, Protocol};
+pub use frame::{Frame, Prepared, Protocol};
 pub use server::{Limits, serve};
 pub use store::{Refusal, Store, StoreInfo};
 

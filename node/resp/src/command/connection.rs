@@ -131,10 +131,7 @@ pub(super) fn client(context: &mut Context<'_>, args: &[Bytes]) -> Outcome {
     match (subcommand.as_slice(), &args[1..]) {
         (b"id", []) => Action::answer(Frame::Integer(i64::try_from(client.id).unwrap_or(i64::MAX))),
         (b"info", []) => Action::answer(Frame::Verbatim(format!("{}\n", client.describe()))),
-        (b"list", []) => {
-            let lines = context.clients.beside(client).iter().map(|other| other.describe() + "\n").collect();
-            Action::answer(Frame::Verbatim(lines))
-        }
+        (b"list", []) => Action::answer(Frame::Verbatim(context.clients.describe_beside(client))),
         (b"getname", []) => Action::answer(match &client.name {
             name if name.is_empty() => Frame::Null,
             name => Frame::Bulk(name.clone()),

@@ -1,5 +1,6 @@
 //! What the server tells of itself: INFO, COMMAND, CONFIG GET, TIME.
 
+use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use super::table::{Command, TABLE};
 use super::{Action, Context, find};
 use crate::REDIS_VERSION;
 use crate::error::CommandError;
-use crate::frame::Frame;
+use crate::frame::{Frame, Prepared};
 
 type Outcome = Result<Action, CommandError>;
 
@@ -72,27 +73,36 @@ fn sections(context: &Context<'_>) -> Vec<(&'static str, Lines)> {
     ]
 }
 
+/// Names that COMMAND answers about at once: more than Redis has commands. Each answer is some fifty
+/// times its name, and nothing keeps a client from naming one ten thousand times.
+pub(crate) const COMMAND_NAMES_MAX: usize = 512;
+
+/// Libraries ask for the whole table when they connect, pools of them often.
+static ALL: LazyLock<Prepared> = LazyLock::new(|| Prepared::new(&Frame::array(TABLE.iter().map(describe))));
+static ALL_DOCS: LazyLock<Prepared> =
+    LazyLock::new(|| Prepared::new(&Frame::Map(TABLE.iter().map(documented).collect())));
+
 /// `COMMAND [COUNT | INFO [name ...] | DOCS [name ...]]`
 pub(super) fn command(_: &mut Context<'_>, args: &[Bytes]) -> Outcome {
     let Some((subcommand, names)) = args.split_first() else {
-        return Action::answer(Frame::array(TABLE.iter().map(describe)));
+        return Action::answer(Frame::Prepared(&ALL));
     };
+    if names.len() > COMMAND_NAMES_MAX {
+        return Err(CommandError::TooManyNames { max: COMMAND_NAMES_MAX });
+    }
     match subcommand.to_ascii_lowercase().as_slice() {
         b"count" if names.is_empty() => {
             Action::answer(Frame::Integer(i64::try_from(TABLE.len()).unwrap_or(i64::MAX)))
         }
-        b"info" if names.is_empty() => Action::answer(Frame::array(TABLE.iter().map(describe))),
+        b"info" if names.is_empty() => Action::answer(Frame::Prepared(&ALL)),
         b"info" => {
             let rows = names.iter().map(|name| find(name).map_or(Frame::Null, describe));
             Action::answer(Frame::array(rows))
         }
+        b"docs" if names.is_empty() => Action::answer(Frame::Prepared(&ALL_DOCS)),
         b"docs" => {
-            let known: Vec<&Command> = match names {
-                [] => TABLE.iter().collect(),
-                names => names.iter().filter_map(|name| find(name)).collect(),
-            };
-            let docs = known.into_iter().map(|command| (Frame::text(command.name), docs(command)));
-            Action::answer(Frame::Map(docs.collect()))
+            let known = names.iter().filter_map(|name| find(name));
+            Action::answer(Frame::Map(known.map(documented).collect()))
         }
         _ => Err(CommandError::UnknownSubcommand { command: "COMMAND", name: super::excerpt(subcommand) }),
     }
@@ -108,9 +118,9 @@ fn describe(command: &Command) -> Frame {
     Frame::array(head.into_iter().chain(numbers).chain(tail))
 }
 
-fn docs(command: &Command) -> Frame {
+fn documented(command: &Command) -> (Frame, Frame) {
     let group = format!("{:?}", command.group).to_ascii_lowercase();
-    Frame::Map(vec![(Frame::text("group"), Frame::text(group))])
+    (Frame::text(command.name), Frame::Map(vec![(Frame::text("group"), Frame::text(group))]))
 }
 
 /// `CONFIG GET pattern ...`: the settings that libraries look at. None can be set here.

@@ -117,6 +117,32 @@ async fn one_connection_too_many_is_told_so() {
 }
 
 #[tokio::test]
+async fn a_pipeline_of_large_answers_is_answered_whole() {
+    let port = Port::open().await;
+    let mut socket = port.socket().await;
+    // Nothing is read before all is sent: it fits into the sockets' buffers, its answers do not.
+    let commands = "COMMAND\r\n".repeat(3_000) + "QUIT\r\n";
+    let answer = exchange(&mut socket, commands.as_bytes()).await;
+    let one = exchange(&mut port.socket().await, b"COMMAND\r\nQUIT\r\n").await;
+    let one = one.strip_suffix("+OK\r\n").unwrap();
+    assert_eq!(answer.len(), one.len() * 3_000 + "+OK\r\n".len());
+    assert!(answer.starts_with(one) && answer.ends_with("+OK\r\n"));
+}
+
+#[tokio::test]
+async fn a_client_that_sends_and_never_reads_is_not_read_from_and_then_cut_off() {
+    let limits = Limits { write_timeout: Duration::from_millis(100), ..Limits::default() };
+    let port = Port::with(Memory::default(), limits).await;
+    let mut socket = port.socket().await;
+    let commands = "COMMAND\r\n".repeat(100_000);
+    let mut sent = 0;
+    while sent < 1 << 30 && socket.write_all(commands.as_bytes()).await.is_ok() {
+        sent += commands.len();
+    }
+    assert!(sent < 64 << 20, "{sent} bytes were taken from a client that reads nothing");
+}
+
+#[tokio::test]
 async fn a_stop_ends_every_connection() {
     let port = Port::open().await;
     let mut socket = port.socket().await;
