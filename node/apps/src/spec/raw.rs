@@ -28,6 +28,10 @@ const PATH_BYTES_MAX: usize = 1 << 10;
 /// What the agent puts into an instance's environment itself.
 const RESERVED: [&str; 2] = ["PORT", "REDIS_URL"];
 
+/// Whom Redis takes a client for that names no user. An app logs in under its own name, and as this one
+/// it would get the operator's keyspace.
+const DEFAULT_USER: &str = "default";
+
 #[derive(Deserialize)]
 pub(super) struct Raw {
     app: Option<RawApp>,
@@ -140,6 +144,10 @@ impl Raw {
                 "app.name",
                 format!("must have at most 63 of a-z, 0-9 and inner '-', unlike {:?}", short(&app)),
             ));
+        }
+        if app == DEFAULT_USER {
+            let problem = format!("can not be {app:?}: the Redis port's own user has that name");
+            return Err(SpecError::invalid("app.name", problem));
         }
         let run = self.run.ok_or_else(|| SpecError::invalid("run", "is missing: it names the command"))?;
         let max_unavailable = self.rollout.max_unavailable.unwrap_or(1);

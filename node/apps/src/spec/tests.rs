@@ -153,6 +153,17 @@ fn an_app_needs_a_name_that_fits_a_host_name_and_a_command() {
 }
 
 #[test]
+fn an_app_can_not_have_the_name_of_the_redis_ports_own_user() {
+    let text = SMALLEST.replace("shop", "default");
+    let refusal = AppSpec::parse(&text).unwrap_err().to_string();
+    assert_eq!(
+        refusal,
+        "holdfast.toml: app.name can not be \"default\": the Redis port's own user has that name"
+    );
+    assert!(AppSpec::parse(&SMALLEST.replace("shop", "default-shop")).is_ok());
+}
+
+#[test]
 fn a_working_folder_outside_the_release_is_refused() {
     for workdir in ["/etc", "..", "a/../..", "a//b"] {
         let text = format!("[app]\nname = \"shop\"\n[run]\ncommand = [\"x\"]\nworkdir = {workdir:?}\n");
