@@ -41,7 +41,7 @@ use crate::identity::{Identity, IdentityError};
 use crate::invalidate::{Invalidation, InvalidationParts};
 use crate::members::{Members, MembersParts};
 use crate::mesh::Mesh;
-use crate::mesh::listen::{self, Accepted};
+use crate::mesh::listen::{self, Accepted, Limits};
 use crate::mesh::service::PeerApi;
 use crate::routing::Routing;
 use crate::sessions::logins::Logins;
@@ -374,7 +374,11 @@ impl Doors {
         let (rpc, rpc_accepted) = tokio::sync::mpsc::channel(ACCEPTED_QUEUE);
         let (proxy, mut proxied) = tokio::sync::mpsc::channel(ACCEPTED_QUEUE);
         let accepted = Accepted { rpc, proxy };
-        tasks.essential("peer port", listen::run(self.ports.peer, self.server_tls, accepted, tasks.clone()));
+        let limits = Limits::within(self.descriptors.peer);
+        tasks.essential(
+            "peer port",
+            listen::run(self.ports.peer, self.server_tls, limits, accepted, tasks.clone()),
+        );
         let balancer = Arc::clone(&agent.balancer);
         tasks.essential("proxied requests", async move {
             while let Some(stream) = proxied.recv().await {

@@ -5,6 +5,11 @@
 //!                           │                           the rest for nodes of this cluster
 //!                           └▶ ALPN holdfast-http/1 ─▶ the balancer, for a node's certificate only
 //! ```
+//!
+//! Whoever has not proved to be a node takes nothing away from the nodes: neither one that says nothing,
+//! nor one that has no certificate and stays.
+
+mod strangers;
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,27 +21,74 @@ use std::time::Duration;
 use node_security::PeerIdentity;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, Sleep, sleep, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::transport::server::Connected;
 
 use crate::tasks::Tasks;
+use strangers::{Stranger, Strangers};
 
 /// gRPC, as any HTTP/2.
 pub const ALPN_RPC: &[u8] = b"h2";
 /// A proxied request for one of this node's instances.
 pub const ALPN_PROXY: &[u8] = b"holdfast-http/1";
 
-/// How long a peer may take to prove who it is.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Handshakes under way at once: each costs a signature, and strangers can start them.
-const HANDSHAKES_MAX: usize = 64;
-/// Connections open at once. A farm of 100 nodes keeps some six per peer; the rest is headroom for
-/// balancers' pools. Beyond it a connection waits in the kernel's backlog.
-const CONNECTIONS_MAX: usize = 4_096;
 /// After a failed accept, mostly for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What those who come may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How long a peer may take to prove who it is, counted from when it was accepted.
+    pub handshake_time: Duration,
+    /// Handshakes under way at once, and of one source. A balancer that is hit by a burst opens as many
+    /// connections at once as it keeps, from one address.
+    pub handshakes_max: usize,
+    pub handshakes_per_source_max: usize,
+    /// Connections without a certificate, and of one source. Only a join comes without, and nobody joins
+    /// a hundred nodes at once.
+    pub anonymous_max: usize,
+    pub anonymous_per_source_max: usize,
+    /// How long one without a certificate may stay. A joiner waits 20 s for its answer.
+    pub anonymous_life: Duration,
+    /// Connections of nodes open at once. A farm of 100 nodes keeps some six per peer; the rest is
+    /// headroom for balancers' pools.
+    pub connections_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake_time: Duration::from_secs(5),
+            handshakes_max: 1_024,
+            handshakes_per_source_max: 256,
+            anonymous_max: 64,
+            anonymous_per_source_max: 16,
+            anonymous_life: Duration::from_secs(30),
+            connections_max: 4_096,
+        }
+    }
+}
+
+impl Limits {
+    /// As many as `descriptors` allow: each connection takes one, from when it is accepted.
+    pub fn within(descriptors: usize) -> Self {
+        let all = Self::default();
+        let handshakes_max = all.handshakes_max.min(descriptors / 4);
+        let anonymous_max = all.anonymous_max.min(descriptors / 8);
+        Self {
+            handshakes_max,
+            handshakes_per_source_max: all.handshakes_per_source_max.min(handshakes_max / 2),
+            anonymous_max,
+            anonymous_per_source_max: all.anonymous_per_source_max.min(anonymous_max / 2),
+            connections_max: all.connections_max.min(descriptors - handshakes_max - anonymous_max),
+            ..all
+        }
+    }
+}
 
 /// Who is at the other end of a gRPC call, found in the request's extensions.
 #[derive(Debug, Clone)]
@@ -53,14 +105,24 @@ pub struct Accepted {
 }
 
 /// Accepts until the agent stops.
-pub async fn run(listener: TcpListener, tls: Arc<rustls::ServerConfig>, to: Accepted, tasks: Tasks) {
-    let acceptor = TlsAcceptor::from(tls);
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let to = Arc::new(to);
+pub async fn run(
+    listener: TcpListener,
+    tls: Arc<rustls::ServerConfig>,
+    limits: Limits,
+    to: Accepted,
+    tasks: Tasks,
+) {
+    let door = Arc::new(Door {
+        acceptor: TlsAcceptor::from(tls),
+        handshake_time: limits.handshake_time,
+        anonymous: Strangers::new(limits.anonymous_max, limits.anonymous_per_source_max),
+        anonymous_life: limits.anonymous_life,
+        connections: Arc::new(Semaphore::new(limits.connections_max)),
+        to,
+    });
+    let handshakes = Strangers::new(limits.handshakes_max, limits.handshakes_per_source_max);
     let stop = tasks.stop();
     loop {
-        let Ok(slot) = Arc::clone(&connections).acquire_owned().await else { return };
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
@@ -73,56 +135,87 @@ pub async fn run(listener: TcpListener, tls: Arc<rustls::ServerConfig>, to: Acce
                 continue;
             }
         };
-        let (acceptor, handshakes, to) = (acceptor.clone(), Arc::clone(&handshakes), Arc::clone(&to));
-        let handshake = async move {
-            let Ok(_turn) = handshakes.acquire().await else { return };
-            match handshake(&acceptor, tcp).await {
-                Ok(tls) => hand_on(tls, address, slot, &to).await,
-                Err(error) => tracing::debug!(%address, %error, "a handshake on the peer port failed"),
-            }
-        };
+        let welcome = Arc::clone(&door).welcome(tcp, address, handshakes.admit(address.ip()));
         let stop = stop.clone();
         tasks.tracker().spawn(async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = handshake => {}
+                () = welcome => {}
             }
         });
     }
 }
 
-async fn handshake(acceptor: &TlsAcceptor, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-    tcp.set_nodelay(true)?;
-    tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp))
-        .await
-        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it took too long"))?
+/// What becomes of an accepted connection.
+struct Door {
+    acceptor: TlsAcceptor,
+    handshake_time: Duration,
+    anonymous: Strangers,
+    anonymous_life: Duration,
+    connections: Arc<Semaphore>,
+    to: Accepted,
 }
 
-async fn hand_on(
-    tls: TlsStream<TcpStream>,
-    address: SocketAddr,
-    slot: tokio::sync::OwnedSemaphorePermit,
-    to: &Accepted,
-) {
-    let (_, session) = tls.get_ref();
-    let identity = match session.peer_certificates().and_then(<[_]>::first) {
-        None => None,
-        Some(certificate) => match node_security::identify(certificate) {
-            Ok(identity) => Some(identity),
-            Err(error) => {
-                tracing::warn!(%address, %error, "a certificate of this cluster names no node");
-                return;
+impl Door {
+    fn welcome(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        address: SocketAddr,
+        stranger: Stranger,
+    ) -> impl Future<Output = ()> + Send {
+        // From now on, not from when the task has its first turn.
+        let deadline = Instant::now() + self.handshake_time;
+        async move {
+            let handshake = async {
+                tokio::select! {
+                    () = stranger.sent_away() => Err(io::Error::other("others need its place")),
+                    met = timeout_at(deadline, self.meet(tcp, address)) => {
+                        met.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "it took too long"))?
+                    }
+                }
+            };
+            let met = handshake.await;
+            drop(stranger);
+            match met {
+                Ok(stream) => self.hand_on(stream).await,
+                Err(error) => tracing::debug!(%address, %error, "a handshake on the peer port failed"),
             }
-        },
-    };
-    let known = identity.is_some();
-    let alpn = session.alpn_protocol().map(<[u8]>::to_vec);
-    let stream = PeerStream { io: tls, info: PeerInfo { identity, address }, _slot: slot };
-    // A receiver that is gone means that the agent is stopping: the connection ends with it.
-    match alpn.as_deref() {
-        Some(ALPN_RPC) => drop(to.rpc.send(Ok(stream)).await),
-        Some(ALPN_PROXY) if known => drop(to.proxy.send(stream).await),
-        Some(_) | None => tracing::debug!(%address, "neither gRPC nor a proxied request of a node"),
+        }
+    }
+
+    /// The handshake, and a place among those of its kind.
+    async fn meet(&self, tcp: TcpStream, address: SocketAddr) -> io::Result<PeerStream> {
+        tcp.set_nodelay(true)?;
+        let io = self.acceptor.accept(tcp).await?;
+        let (_, session) = io.get_ref();
+        let identity = session
+            .peer_certificates()
+            .and_then(<[_]>::first)
+            .map(node_security::identify)
+            .transpose()
+            // It is of this cluster's CA, and yet names no node.
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let place = if identity.is_none() {
+            Place::of_stranger(self.anonymous.admit(address.ip()), self.anonymous_life)
+        } else {
+            let connections = Arc::clone(&self.connections);
+            Place::Node { _slot: connections.acquire_owned().await.map_err(io::Error::other)? }
+        };
+        Ok(PeerStream { io, info: PeerInfo { identity, address }, place })
+    }
+
+    /// A receiver that is gone means that the agent is stopping: the connection ends with it.
+    async fn hand_on(&self, stream: PeerStream) {
+        let (_, session) = stream.io.get_ref();
+        match session.alpn_protocol() {
+            Some(ALPN_RPC) => drop(self.to.rpc.send(Ok(stream)).await),
+            Some(ALPN_PROXY) if stream.info.identity.is_some() => {
+                drop(self.to.proxy.send(stream).await);
+            }
+            Some(_) | None => {
+                tracing::debug!(address = %stream.info.address, "neither gRPC nor a node's proxied request");
+            }
+        }
     }
 }
 
@@ -130,7 +223,42 @@ async fn hand_on(
 pub struct PeerStream {
     io: TlsStream<TcpStream>,
     info: PeerInfo,
-    _slot: tokio::sync::OwnedSemaphorePermit,
+    place: Place,
+}
+
+/// What a connection takes up as long as it is open.
+enum Place {
+    Node {
+        _slot: OwnedSemaphorePermit,
+    },
+    /// Without a certificate: for a time only, and only while nobody else needs the place.
+    Stranger {
+        life: Pin<Box<Sleep>>,
+        sent_away: Pin<Box<WaitForCancellationFutureOwned>>,
+        _stranger: Stranger,
+    },
+}
+
+impl Place {
+    fn of_stranger(stranger: Stranger, life: Duration) -> Self {
+        let sent_away = Box::pin(stranger.sent_away());
+        Self::Stranger { life: Box::pin(sleep(life)), sent_away, _stranger: stranger }
+    }
+
+    /// An error once the connection has to end. It is looked at before whatever the stream is asked for:
+    /// a server that waits to write does not read.
+    fn poll_over(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        let over = match self {
+            Self::Node { .. } => false,
+            Self::Stranger { life, sent_away, .. } => {
+                life.as_mut().poll(context).is_ready() || sent_away.as_mut().poll(context).is_ready()
+            }
+        };
+        if !over {
+            return Ok(());
+        }
+        Err(io::Error::new(io::ErrorKind::TimedOut, "the time without a certificate is over"))
+    }
 }
 
 impl Connected for PeerStream {
@@ -147,6 +275,7 @@ impl AsyncRead for PeerStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.place.poll_over(context)?;
         Pin::new(&mut self.io).poll_read(context, buffer)
     }
 }
@@ -157,10 +286,12 @@ impl AsyncWrite for PeerStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.place.poll_over(context)?;
         Pin::new(&mut self.io).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.place.poll_over(context)?;
         Pin::new(&mut self.io).poll_flush(context)
     }
 
@@ -168,3 +299,6 @@ impl AsyncWrite for PeerStream {
         Pin::new(&mut self.io).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,7 @@ use crate::control::{Control, ControlParts};
 use crate::fence::EpochFence;
 use crate::identity::Identity;
 use crate::members::{Members, MembersParts};
-use crate::mesh::listen::{self, Accepted};
+use crate::mesh::listen::{self, Accepted, Limits};
 use crate::mesh::{Mesh, PeerInfo};
 use crate::tasks::Tasks;
 
@@ -290,7 +290,10 @@ async fn serve(config: &Config, identity: &Identity, peers: Peers, tasks: &Tasks
     let (proxy, _nobody_proxies) = tokio::sync::mpsc::channel(1);
     let alpn = [listen::ALPN_RPC, listen::ALPN_PROXY];
     let tls = node_security::server_config(&identity.tls, &alpn).unwrap();
-    tasks.essential("peer port", listen::run(listener, tls, Accepted { rpc, proxy }, tasks.clone()));
+    tasks.essential(
+        "peer port",
+        listen::run(listener, tls, Limits::default(), Accepted { rpc, proxy }, tasks.clone()),
+    );
     let join = JoinServiceServer::new(peers.control.clone());
     let routes = Routes::new(PeerServiceServer::new(peers)).add_service(join);
     let stop = tasks.stop();
