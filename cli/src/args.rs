@@ -29,7 +29,7 @@ pub struct Global {
     pub socket: Option<PathBuf>,
 }
 
-/// Whether a reading verb prints for a program.
+/// Whether a verb prints for a program.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Form {
     /// Print one JSON document
@@ -57,6 +57,8 @@ pub enum Verb {
         /// Settings [default: /etc/holdfast/agent.toml]
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        #[command(flatten)]
+        form: Form,
     },
     /// Make this server a member of a cluster
     Join(Join),
@@ -144,6 +146,8 @@ pub struct Join {
     /// Settings [default: /etc/holdfast/agent.toml]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    #[command(flatten)]
+    pub form: Form,
 }
 
 #[derive(Debug, Subcommand)]
@@ -189,6 +193,8 @@ pub enum Session {
         ttl: Option<Duration>,
         #[command(flatten)]
         keyspace: Keyspace,
+        #[command(flatten)]
+        form: Form,
     },
     /// Remove a value
     #[command(after_help = "Example:\n  holdfast session del greeting")]
@@ -196,6 +202,8 @@ pub enum Session {
         key: String,
         #[command(flatten)]
         keyspace: Keyspace,
+        #[command(flatten)]
+        form: Form,
     },
 }
 

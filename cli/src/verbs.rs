@@ -29,7 +29,7 @@ pub fn run(line: Line) -> Result<(), Failure> {
         Verb::SampleShop => shop::run(),
         Verb::Agent { config, set } => agent::run(config.as_deref(), &set),
         Verb::ExecInstance { arguments } => Err(agent::exec_instance(&arguments)),
-        Verb::Init { config } => join::run_init(config.as_deref()),
+        Verb::Init { config, form } => join::run_init(config.as_deref(), form),
         Verb::Join(line) => join::run_join(&line),
         verb @ (Verb::Status(_)
         | Verb::Members(_)

@@ -8,6 +8,10 @@
 //!          key never leaves this server: only a signing request does ─▶ identity
 //! ```
 //!
+//! A server whose data folder still holds another life's logs gets no identity: they would be taken for
+//! the new one's, and found damaged. Neither verb makes any of what is refused then, so that one that
+//! failed half way can be repeated.
+//!
 //! A join that is cut off is safe to repeat: the key is kept until the identity is written, and
 //! the cluster knows the request again and spends no second use of the token.
 
@@ -43,6 +47,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The first node's id. The log's first indexes are raft's own, so no admission can get it.
 const FIRST: NodeId = NodeId(1);
 
+/// Databases, and the marks beside them.
+const LEFT_ENDINGS: [&str; 2] = [".db", ".commits"];
+/// The folder of the groups' snapshots.
+const SNAPSHOTS: &str = "snapshots";
+
 /// Why a server did not become a member.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
@@ -50,6 +59,13 @@ pub enum BootstrapError {
     Identity(#[from] IdentityError),
     #[error("can not use the data folder {}: {source}", path.display())]
     DataDir { path: PathBuf, source: StorageError },
+    #[error(
+        "{} holds no identity, but what an earlier member left: {}; move the whole folder aside \
+         (all of these belong together), or put the identity back that belongs to them",
+        path.display(),
+        names.join(", ")
+    )]
+    Leftovers { path: PathBuf, names: Vec<String> },
     #[error("can not make keys or certificates: {0}")]
     Security(#[from] SecurityError),
     #[error("{text:?} is not TOKEN@HOST:PORT: {reason}")]
@@ -97,6 +113,7 @@ pub struct JoinOutcome {
 pub fn init(config: &Config) -> Result<InitOutcome, BootstrapError> {
     let _alone = open_data_dir(&config.node.data_dir)?;
     identity::refuse_member(&config.node.data_dir)?;
+    refuse_leftovers(&config.node.data_dir)?;
     let mut id = [0; 16];
     rand::rng().fill_bytes(&mut id);
     let cluster = ClusterId(id);
@@ -145,6 +162,7 @@ pub fn init(config: &Config) -> Result<InitOutcome, BootstrapError> {
 pub async fn join(config: &Config, target: &str) -> Result<JoinOutcome, BootstrapError> {
     let _alone = open_data_dir(&config.node.data_dir)?;
     identity::refuse_member(&config.node.data_dir)?;
+    refuse_leftovers(&config.node.data_dir)?;
     let (token, address) = parse_target(target).await?;
     let (key, csr) = kept_request(&config.node.data_dir)?;
     let node = new_node(config, &csr);
@@ -277,6 +295,33 @@ fn open_data_dir(path: &Path) -> Result<DirLock, BootstrapError> {
     DirLock::acquire(path).map_err(failed)
 }
 
+/// Refuses a data folder that has what only an agent makes, which has an identity first. A database
+/// under another name than its mark, or either without the other, is what is left when somebody moved
+/// aside a part of them.
+fn refuse_leftovers(data_dir: &Path) -> Result<(), BootstrapError> {
+    let failed = |source| BootstrapError::DataDir {
+        path: data_dir.to_owned(),
+        source: StorageError::File { action: "read", path: data_dir.to_owned(), source },
+    };
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(data_dir).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+        let is_left = if name == SNAPSHOTS {
+            std::fs::read_dir(data_dir.join(&name)).map_err(failed)?.next().is_some()
+        } else {
+            LEFT_ENDINGS.iter().any(|ending| name.ends_with(ending))
+        };
+        if is_left {
+            names.push(name);
+        }
+    }
+    if names.is_empty() {
+        return Ok(());
+    }
+    names.sort();
+    Err(BootstrapError::Leftovers { path: data_dir.to_owned(), names })
+}
+
 /// The key and signing request of a join that was cut off, or new ones, on disk before anybody
 /// hears of them. The request is kept as well, since signing it again gives other bytes and the
 /// cluster knows it by these.
@@ -310,4 +355,65 @@ fn request_paths(data_dir: &Path) -> [PathBuf; 2] {
 
 fn unix_ms(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn config(data_dir: &Path) -> Config {
+        let sets =
+            [format!("node.data_dir=\"{}\"", data_dir.display()), "network.bind=\"127.0.0.1\"".to_owned()];
+        Config::load(None, &sets, std::iter::empty()).unwrap()
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.retain(|name| name != "lock");
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_member_left_is_named_and_gets_no_new_identity() {
+        for left in ["control.db", "control.commits", "sessions.db", "sessions.commits", "snapshots"] {
+            let dir = tempfile::tempdir().unwrap();
+            let at = dir.path().join(left);
+            if left.ends_with(".commits") {
+                fs::write(&at, [0; 8]).unwrap();
+            } else {
+                fs::create_dir(&at).unwrap();
+                fs::write(at.join("group-1.snapshot"), "x").unwrap();
+            }
+            let initialised = init(&config(dir.path())).map(drop);
+            let joined = join(&config(dir.path()), "no target at all").await.map(drop);
+            for refused in [initialised, joined] {
+                let words = refused.unwrap_err().to_string();
+                assert!(words.contains(left) && words.contains("move the whole folder aside"), "{words}");
+            }
+            assert_eq!(names(dir.path()), [left], "nothing was written");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_failed_half_way_and_folders_without_files_are_no_leftovers() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(SNAPSHOTS)).unwrap();
+        let token = JoinToken::generate(node_security::ca_digest(b"a certificate"));
+        // Nobody listens on port 1.
+        let target = format!("{token}@127.0.0.1:1");
+        for _ in 0..2 {
+            let failed = join(&config(dir.path()), &target).await;
+            assert!(matches!(failed, Err(BootstrapError::Connect { .. })), "{failed:?}");
+        }
+        assert_eq!(names(dir.path()), ["join.csr", "join.key", SNAPSHOTS]);
+        fs::create_dir(dir.path().join("identity.new")).unwrap();
+        init(&config(dir.path())).unwrap();
+        let again = init(&config(dir.path())).map(drop);
+        assert!(matches!(again, Err(BootstrapError::Identity(IdentityError::AlreadyMember { .. }))));
+    }
 }

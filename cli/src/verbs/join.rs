@@ -8,7 +8,7 @@ use node::bootstrap::{self, BootstrapError, InitOutcome, JoinOutcome};
 use node::config::Config;
 
 use super::agent::{load, variables};
-use crate::args::Join;
+use crate::args::{Form, Join};
 use crate::failure::{Exit, Failure};
 use crate::output;
 
@@ -19,8 +19,14 @@ const JOIN_VARIABLE: &str = "HOLDFAST_JOIN";
 const TARGET_BYTES_MAX: u64 = 4_096;
 
 /// `holdfast init`: the join line alone goes to stdout, so that a script can pass it on.
-pub fn run_init(config: Option<&Path>) -> Result<(), Failure> {
+pub fn run_init(config: Option<&Path>, form: Form) -> Result<(), Failure> {
     let outcome = init(&load(config, &[], variables())?)?;
+    if form.json {
+        let InitOutcome { cluster, node, join, .. } = outcome;
+        return output::json(
+            &serde_json::json!({ "cluster_id": cluster.to_string(), "node": node.0, "join": join }),
+        );
+    }
     eprintln!("node {} is the first of cluster {}", outcome.node, outcome.cluster);
     eprintln!("start it with `{}`; then, on each other server:", start_command(config));
     output::text(&format!("{}\n", outcome.join))
@@ -31,6 +37,10 @@ pub fn run_join(line: &Join) -> Result<(), Failure> {
     let target = target(line)?;
     let settings = load(line.config.as_deref(), &[], variables())?;
     let outcome = super::runtime()?.block_on(join(&settings, &target))?;
+    if line.form.json {
+        let JoinOutcome { cluster, node } = outcome;
+        return output::json(&serde_json::json!({ "cluster_id": cluster.to_string(), "node": node.0 }));
+    }
     eprintln!("this server is node {} of cluster {}", outcome.node, outcome.cluster);
     eprintln!("start it with `{}`", start_command(line.config.as_deref()));
     Ok(())
@@ -69,6 +79,9 @@ fn bootstrap_failure(verb: &str, error: &BootstrapError) -> Failure {
         BootstrapError::TimedOut { .. } => (Exit::Unfinished, "try again: joining twice does no harm"),
         BootstrapError::BadAnswer { .. } => {
             (Exit::Failed, "is the agent there of the same version as this program?")
+        }
+        BootstrapError::Leftovers { .. } => {
+            (Exit::Refused, "nothing was changed; what the cluster keeps comes back from its other members")
         }
         BootstrapError::DataDir { .. } | BootstrapError::Security(_) => {
             (Exit::Failed, "look at the data folder's owner and at the disk; its agent must not run")
@@ -118,7 +131,7 @@ mod tests {
     use super::*;
 
     fn join_line(target: Option<&str>, token_file: Option<std::path::PathBuf>) -> Join {
-        Join { target: target.map(str::to_owned), token_file, config: None }
+        Join { target: target.map(str::to_owned), token_file, config: None, form: Form { json: false } }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! `holdfast session get|set|del`: the session store one key at a time, for debugging.
 
 use std::io::IsTerminal as _;
-use std::time::Duration;
 
 use bytes::Bytes;
 use data_encoding::BASE64;
@@ -20,8 +19,14 @@ pub async fn run(channel: Channel, verb: Session) -> Result<(), Failure> {
         SessionServiceClient::new(channel).max_decoding_message_size(proto::limits::MESSAGE_BYTES_MAX);
     match verb {
         Session::Get { key, keyspace, form } => get(client, keyspace.name, key, form).await,
-        Session::Set { key, value, ttl, keyspace } => set(client, keyspace.name, key, value, ttl).await,
-        Session::Del { key, keyspace } => delete(client, keyspace.name, key).await,
+        Session::Set { key, value, ttl, keyspace, form } => {
+            let ttl_ms = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+            let value = Bytes::from(value);
+            let key = Bytes::from(key);
+            set(client, PutRequest { keyspace: keyspace.name, key, value, ttl_ms, if_version: None }, form)
+                .await
+        }
+        Session::Del { key, keyspace, form } => delete(client, keyspace.name, key, form).await,
     }
 }
 
@@ -48,36 +53,29 @@ async fn get(mut client: Client, keyspace: String, key: String, form: Form) -> R
     if std::io::stdout().is_terminal() { output::text("\n") } else { Ok(()) }
 }
 
-async fn set(
-    mut client: Client,
-    keyspace: String,
-    key: String,
-    value: String,
-    ttl: Option<Duration>,
-) -> Result<(), Failure> {
-    let ttl_ms = ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
-    let request = PutRequest {
-        keyspace,
-        key: Bytes::from(key.clone()),
-        value: Bytes::from(value),
-        ttl_ms,
-        if_version: None,
-    };
+async fn set(mut client: Client, request: PutRequest, form: Form) -> Result<(), Failure> {
+    let key = String::from_utf8_lossy(&request.key).into_owned();
     let answer = client
         .put(within(CALL_TIMEOUT, request))
         .await
         .map_err(|status| Failure::from_status(&format!("set {key}"), &status))?
         .into_inner();
+    if form.json {
+        return output::json(&serde_json::json!({ "key": key, "version": answer.version }));
+    }
     eprintln!("set, version {}", answer.version);
     Ok(())
 }
 
-async fn delete(mut client: Client, keyspace: String, key: String) -> Result<(), Failure> {
+async fn delete(mut client: Client, keyspace: String, key: String, form: Form) -> Result<(), Failure> {
     let answer = client
         .delete(within(CALL_TIMEOUT, DeleteRequest { keyspace, key: Bytes::from(key.clone()) }))
         .await
         .map_err(|status| Failure::from_status(&format!("delete {key}"), &status))?
         .into_inner();
+    if form.json {
+        return output::json(&serde_json::json!({ "key": key, "found": answer.found }));
+    }
     eprintln!("{}", if answer.found { "deleted" } else { "there was no such key" });
     Ok(())
 }

@@ -109,9 +109,8 @@ fn a_wrong_token_admits_nobody(farm: &Farm) {
     assert!(!said.stderr.contains(&token[20..]), "a secret is not shown: {said:?}");
     // Another cluster's token: its CA is not the one that answers, and nothing is sent to it.
     let other = stranger(farm, "elsewhere", 20_960);
-    let init = holdfast(&["init", "--config", &other]).ok();
-    let text = format!("{}{}", init.stdout, init.stderr);
-    let foreign = text.split_whitespace().find(|word| word.starts_with("HFT1-")).unwrap();
+    let init = holdfast(&["init", "--config", &other, "--json"]).json();
+    let foreign = init["join"].as_str().unwrap().strip_prefix("holdfast join ").unwrap();
     let (foreign, _) = foreign.rsplit_once('@').unwrap();
     let said = holdfast(&["join", &format!("{foreign}@{address}"), "--config", &config]);
     assert!([1, 6].contains(&said.code), "{said:?}");

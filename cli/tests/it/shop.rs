@@ -1,7 +1,7 @@
 //! The demonstration as a visitor and an operator see it.
 
 use redis::AsyncCommands as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::farm::{Farm, holdfast};
 
@@ -102,9 +102,11 @@ async fn speaks_redis_on_every_node(farm: &Farm) {
         assert!(info.contains("# Holdfast"), "{info}");
     }
     // The operator's verbs see the same store.
-    farm.at(0, &["session", "set", "verb", "seen"]).ok();
+    let set = farm.at(0, &["session", "set", "verb", "seen", "--json"]).json();
+    assert_eq!((&set["key"], set["version"].is_u64()), (&json!("verb"), true), "{set}");
     assert_eq!(farm.at(1, &["session", "get", "verb"]).ok().stdout.trim_end(), "seen");
-    farm.at(2, &["session", "del", "verb"]).ok();
+    let deleted = farm.at(2, &["session", "del", "verb", "--json"]).json();
+    assert_eq!(deleted, json!({ "key": "verb", "found": true }));
     assert_eq!(farm.at(0, &["session", "get", "verb"]).code, 1);
 }
 
