@@ -5,6 +5,7 @@
 //!   DIR/blobs/ab/abcd….x     the same for a file that may be executed (a hard link shares the mode)
 //!   DIR/manifests/<id>       written last: the release was whole when this was
 //!   DIR/releases/<id>/       unpacked for running, hard links to the blobs; can be made anew any time
+//!   DIR/releases/<id>.<n>/   one that was damaged while something ran in it
 //!   DIR/incoming/            what is being written; emptied at the start
 //! ```
 //!
@@ -41,6 +42,7 @@ use tokio::sync::watch;
 use crate::manifest::{FileContent, ManifestError, ReleaseManifest};
 
 pub use receive::{BlobWriter, Receiving, Stored};
+use space::Space;
 
 /// Bytes read at a time for hashing.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -87,6 +89,7 @@ struct Inner {
     counter: AtomicU64,
     /// Blobs that somebody is about to make part of a release. Held by whoever removes or commits.
     pins: Mutex<BTreeMap<FileKey, usize>>,
+    space: Arc<Space>,
     /// Releases that are whole.
     whole: watch::Sender<Arc<BTreeSet<ReleaseId>>>,
 }
@@ -114,6 +117,7 @@ impl ReleaseStore {
             root: root.to_owned(),
             counter: AtomicU64::new(0),
             pins: Mutex::default(),
+            space: Arc::new(Space::new(root.to_owned())),
             whole: watch::Sender::default(),
         };
         let incoming = inner.incoming();
@@ -127,11 +131,23 @@ impl ReleaseStore {
             files::create_dir_durably(&folder)?;
         }
         files::remove_unfinished(&inner.manifests())?;
+        // Nothing runs yet.
+        for folder in list(&inner.releases())?.iter().filter(|folder| aside_of(folder).is_some()) {
+            inner.remove_tree(folder)?;
+        }
         let store = Self { inner: Arc::new(inner) };
         let mut whole = BTreeSet::new();
         for release in store.known()? {
-            if store.missing_of(release)?.is_some_and(|missing| missing.is_empty()) {
-                whole.insert(release);
+            match store.missing_of(release) {
+                Ok(Some(missing)) if missing.is_empty() => {
+                    whole.insert(release);
+                }
+                Ok(_) => {}
+                // A later version's, for example: it may be run again after the next change of version.
+                Err(StoreError::Manifest(error)) => {
+                    tracing::warn!(%release, %error, "a manifest is not understood; the release can not run here");
+                }
+                Err(error) => return Err(error),
             }
         }
         store.inner.whole.send_replace(Arc::new(whole));
@@ -153,19 +169,22 @@ impl ReleaseStore {
     /// # Errors
     /// [`StoreError::UnknownRelease`], or when it can not be read.
     pub fn manifest(&self, release: ReleaseId) -> Result<ReleaseManifest, StoreError> {
-        let unknown = || StoreError::UnknownRelease { release };
         let path = self.inner.manifest_path(release);
-        if !path.exists() {
-            return Err(unknown());
-        }
-        let bytes = files::read_bounded(&path, MANIFEST_BYTES_MAX as u64)?;
-        if blake3::hash(&bytes) == blake3::Hash::from(release.0) {
-            return Ok(ReleaseManifest::decode(&bytes)?);
+        match files::read_bounded(&path, MANIFEST_BYTES_MAX as u64) {
+            Ok(bytes) if blake3::hash(&bytes) == blake3::Hash::from(release.0) => {
+                return Ok(ReleaseManifest::decode(&bytes)?);
+            }
+            Ok(_) | Err(StorageError::TooLarge { .. }) => {}
+            Err(StorageError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                return Err(StoreError::UnknownRelease { release });
+            }
+            Err(StorageError::File { source, .. }) if is_lost(&source) => {}
+            Err(error) => return Err(error.into()),
         }
         tracing::warn!(%release, "its manifest is damaged; removed");
         remove_file(&path)?;
         self.mark(release, false);
-        Err(unknown())
+        Err(StoreError::UnknownRelease { release })
     }
 
     /// Opens a blob, or a manifest under its release's id, with its size. `None`: it is not here.
@@ -231,24 +250,31 @@ impl ReleaseStore {
     /// release needs any more and nobody is taking in. Returns how many bytes that were.
     ///
     /// # Errors
-    /// When the disk can not be read or written.
+    /// When the disk can not be read or written, or a release that stays has a manifest that can not be
+    /// read: nobody knows then which files it needs, and nothing is removed.
     pub fn collect(&self, keep: &BTreeSet<ReleaseId>, young: Duration) -> Result<u64, StoreError> {
         let pins = self.pins();
         let mut needed: HashSet<FileKey> = pins.keys().copied().collect();
+        let mut unneeded = Vec::new();
         for release in self.known()? {
             let path = self.inner.manifest_path(release);
-            if !keep.contains(&release) && !is_younger(&path, young)? {
-                // First the manifest: without it the rest means nothing.
-                remove_file(&path)?;
-                self.mark(release, false);
-                tracing::info!(%release, "collected");
-            } else if let Ok(manifest) = self.manifest(release) {
-                needed.extend(manifest.files().map(|(_, file)| FileKey::from(file)));
+            if keep.contains(&release) || is_younger(&path, young)? {
+                needed.extend(self.manifest(release)?.files().map(|(_, file)| FileKey::from(file)));
+            } else {
+                unneeded.push((release, path));
             }
         }
+        for (release, path) in unneeded {
+            // First the manifest: without it the rest means nothing.
+            remove_file(&path)?;
+            self.mark(release, false);
+            tracing::info!(%release, "collected");
+        }
         for unpacked in list(&self.inner.releases())? {
-            let release = file_name(&unpacked).parse().ok();
-            if !release.is_some_and(|release: ReleaseId| self.inner.manifest_path(release).exists()) {
+            let release = file_name(&unpacked).parse().ok().or_else(|| aside_of(&unpacked));
+            // Something may run in it, whatever has become of the manifest.
+            let stays = |release| keep.contains(&release) || self.inner.manifest_path(release).exists();
+            if !release.is_some_and(stays) {
                 self.inner.remove_tree(&unpacked)?;
             }
         }
@@ -347,12 +373,13 @@ impl Inner {
                 Ok(false)
             }
             Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(false),
-            // A disk that can not give the bytes back has lost them.
-            Err(error) => {
-                tracing::warn!(%error, "a file of a release can not be read; removed");
+            Err(StoreError::Io { source, .. }) if is_lost(&source) => {
+                tracing::warn!(hash = %content.hash, %source, "a file of a release can not be read; removed");
                 remove_file(&path)?;
                 Ok(false)
             }
+            // Such as no free descriptor: that says nothing about the file.
+            Err(error) => Err(error),
         }
     }
 
@@ -362,6 +389,20 @@ impl Inner {
         fs::rename(path, &aside).map_err(StoreError::io("move aside", path))?;
         fs::remove_dir_all(&aside).map_err(StoreError::io("remove", &aside))
     }
+}
+
+/// Whether a disk says with this that it can not give the bytes back.
+fn is_lost(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let lost = [Errno::IO, Errno::BADMSG, Errno::UCLEAN];
+    Errno::from_io_error(error).is_some_and(|error| lost.contains(&error))
+}
+
+/// Which release a folder that was moved aside had been unpacked from.
+fn aside_of(folder: &Path) -> Option<ReleaseId> {
+    let (release, number) = file_name(folder).split_once('.')?;
+    number.parse::<u64>().ok()?;
+    release.parse().ok()
 }
 
 /// The contents of a release's files, each once.

@@ -35,8 +35,12 @@ pub(super) async fn run(deploy: Deploy) {
     }
 }
 
-/// Collects once; after an upload that broke off its files belong to nothing.
+/// Collects once; after an upload that broke off its files belong to nothing. Before the log has been
+/// caught up with, that is left to [`run`].
 pub(super) async fn sweep(deploy: &Deploy) {
+    if !matches!(*deploy.inner.life.borrow(), Life::Going { settled_once: true }) {
+        return;
+    }
     let keep = named(&deploy.state());
     collect(deploy, keep).await;
 }

@@ -166,8 +166,9 @@ impl Worker {
             self.make_sound(release).await?;
         }
         let store = self.deploy.inner.store.clone();
+        let in_use = self.is_in_use(release);
         let (manifest, root) =
-            on_disk(move || Ok((store.manifest(release)?, store.unpack(release)?))).await?;
+            on_disk(move || Ok((store.manifest(release)?, store.unpack(release, in_use)?))).await?;
         if manifest.app() != self.app {
             return Err(PrepareError::OtherApp(manifest.app().to_owned()));
         }
@@ -197,11 +198,19 @@ impl Worker {
 
     /// Whether the release has an instance that is running well.
     fn is_serving(&self, release: ReleaseId) -> bool {
+        self.has_instance(release, |state| matches!(state, InstanceState::Ready | InstanceState::Unready))
+    }
+
+    /// Whether something runs in the release's folder, or may at any moment.
+    fn is_in_use(&self, release: ReleaseId) -> bool {
+        self.has_instance(release, |_| true)
+    }
+
+    fn has_instance(&self, release: ReleaseId, is_one: impl Fn(InstanceState) -> bool) -> bool {
         let statuses = self.deploy.inner.supervisor.watch();
         let statuses = statuses.borrow();
         statuses.get(&self.app).is_some_and(|status| {
-            let serves = |state| matches!(state, InstanceState::Ready | InstanceState::Unready);
-            status.instances.iter().any(|instance| instance.release == release && serves(instance.state))
+            status.instances.iter().any(|instance| instance.release == release && is_one(instance.state))
         })
     }
 

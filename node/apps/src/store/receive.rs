@@ -7,7 +7,8 @@ use std::sync::{Mutex, PoisonError};
 use node_storage::files::{self, DurableFile};
 use proto::ids::{BlobHash, ReleaseId};
 
-use super::{FileKey, ReleaseStore, StoreError, hash_file, space, unique};
+use super::space::Promise;
+use super::{FileKey, ReleaseStore, StoreError, hash_file, unique};
 use crate::manifest::{FileContent, ReleaseManifest};
 
 const PLAIN_MODE: u32 = 0o444;
@@ -25,6 +26,7 @@ pub struct Receiving {
 pub struct BlobWriter {
     store: ReleaseStore,
     file: DurableFile,
+    room: Promise,
     hasher: blake3::Hasher,
     expected: Option<BlobHash>,
     size: u64,
@@ -50,7 +52,7 @@ impl Receiving {
     /// # Errors
     /// [`StoreError::NoSpace`].
     pub fn check_space(&self, bytes: u64) -> Result<(), StoreError> {
-        space::check(&self.store.inner.root, bytes)
+        self.store.inner.space.check(bytes)
     }
 
     /// Begins a file of exactly `size` bytes; with `expected`, of exactly this content.
@@ -63,13 +65,14 @@ impl Receiving {
         size: u64,
         executable: bool,
     ) -> Result<BlobWriter, StoreError> {
-        self.check_space(size)?;
+        let room = self.store.inner.space.promise(size)?;
         let temporary = self.store.inner.temporary();
         let mode = if executable { EXECUTABLE_MODE } else { PLAIN_MODE };
         let file = DurableFile::create(&temporary, mode)?;
         Ok(BlobWriter {
             store: self.store.clone(),
             file,
+            room,
             hasher: blake3::Hasher::new(),
             expected,
             size,
@@ -92,7 +95,7 @@ impl Receiving {
     /// # Errors
     /// [`StoreError::WrongContent`] and [`StoreError::WrongSize`] when other bytes came.
     pub fn keep(&self, writer: BlobWriter) -> Result<Stored, StoreError> {
-        let BlobWriter { store, file, hasher, expected, size, written, executable } = writer;
+        let BlobWriter { store, file, room: _room, hasher, expected, size, written, executable } = writer;
         if written != size {
             return Err(StoreError::WrongSize { size });
         }
@@ -110,6 +113,8 @@ impl Receiving {
         }
         if let Some(folder) = path.parent() {
             files::create_dir_durably(folder)?;
+            // Another writer may have made it a moment ago, and is still syncing it.
+            files::sync_dir(&store.inner.blobs())?;
         }
         file.finish_at(&path)?;
         Ok(Stored { content, new: true })
@@ -163,6 +168,8 @@ impl BlobWriter {
         }
         self.hasher.update(bytes);
         let incoming: &Path = &self.store.inner.incoming();
-        self.file.write_all(bytes).map_err(StoreError::io("write into", incoming))
+        self.file.write_all(bytes).map_err(StoreError::io("write into", incoming))?;
+        self.room.redeem(bytes.len() as u64);
+        Ok(())
     }
 }

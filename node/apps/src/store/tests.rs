@@ -82,7 +82,7 @@ fn a_release_survives_a_reopen_and_can_be_run() {
     let release = fixture.commit("1", &[("a", b"text"), ("bin/run", b"#!/bin/sh\n"), ("d/e/f", b"")]);
     let fixture = fixture.reopened();
     assert!(fixture.store.has(release));
-    let folder = fixture.store.unpack(release).unwrap();
+    let folder = fixture.store.unpack(release, false).unwrap();
     assert_eq!(fs::read(folder.join("alias")).unwrap(), b"text");
     assert_eq!(fs::read(folder.join("d/e/f")).unwrap(), b"");
     let mode = |path: &str| fs::metadata(folder.join(path)).unwrap().permissions().mode() & 0o777;
@@ -154,7 +154,7 @@ fn what_a_kill_left_half_written_is_gone_at_the_next_start() {
 fn a_damaged_file_is_found_fetched_again_and_the_folder_is_made_anew() {
     let fixture = Fixture::new();
     let release = fixture.commit("1", &[("a", b"text"), ("b", b"more")]);
-    let folder = fixture.store.unpack(release).unwrap();
+    let folder = fixture.store.unpack(release, false).unwrap();
     // The app forces its way to its own file, and so to the blob.
     damage(&folder.join("a"));
     assert_eq!(fs::read(fixture.blob(b"text")).unwrap(), b"!ext");
@@ -166,7 +166,7 @@ fn a_damaged_file_is_found_fetched_again_and_the_folder_is_made_anew() {
     receiving.commit(&fixture.store.manifest(release).unwrap()).unwrap();
     assert_eq!(fixture.store.verify(release).unwrap(), []);
     assert!(fixture.store.has(release));
-    assert_eq!(fs::read(fixture.store.unpack(release).unwrap().join("a")).unwrap(), b"text");
+    assert_eq!(fs::read(fixture.store.unpack(release, false).unwrap().join("a")).unwrap(), b"text");
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn only_what_nothing_needs_is_collected() {
     let fixture = Fixture::new();
     let old = fixture.commit("1", &[("a", b"shared"), ("b", b"old")]);
     let new = fixture.commit("2", &[("a", b"shared"), ("b", b"new")]);
-    fixture.store.unpack(old).unwrap();
+    fixture.store.unpack(old, false).unwrap();
     let upload = fixture.store.receive();
     put(&upload, None, b"being taken in", false).unwrap();
     let keep = BTreeSet::from([new]);
@@ -229,4 +229,62 @@ fn only_what_nothing_needs_is_collected() {
     assert_eq!(fixture.store.verify(new).unwrap(), []);
     drop(upload);
     assert_eq!(fixture.store.collect(&keep, NO_TIME).unwrap(), b"being taken in".len() as u64);
+}
+
+#[test]
+fn a_manifest_that_can_not_be_read_stops_the_collection_and_not_the_start() {
+    let fixture = Fixture::new();
+    let sound = fixture.commit("1", &[("a", b"text")]);
+    // As a later version may write it: the bytes are what they should be.
+    let foreign = ReleaseId(hash(b"of another version").0);
+    let path = fixture.store.inner.manifest_path(foreign);
+    fs::write(&path, b"of another version").unwrap();
+    let folder = fixture.store.inner.releases().join(foreign.to_string());
+    fs::create_dir(&folder).unwrap();
+    let fixture = fixture.reopened();
+    assert_eq!((fixture.store.has(sound), fixture.store.has(foreign)), (true, false));
+    let receiving = fixture.store.receive();
+    put(&receiving, None, b"perhaps the other version's", false).unwrap();
+    drop(receiving);
+    let collected = fixture.store.collect(&BTreeSet::from([foreign]), NO_TIME);
+    assert!(matches!(collected, Err(StoreError::Manifest(_))), "{collected:?}");
+    assert!(fixture.store.has(sound) && path.exists());
+    assert_eq!(fixture.count("blobs"), 2);
+    // Its folder stays too, for as long as the release is wanted.
+    fs::remove_file(&path).unwrap();
+    fixture.store.collect(&BTreeSet::from([foreign]), NO_TIME).unwrap();
+    assert!(folder.exists());
+    fixture.store.collect(&BTreeSet::new(), NO_TIME).unwrap();
+    assert!(!folder.exists());
+}
+
+#[test]
+fn a_file_that_can_not_be_looked_at_is_not_taken_for_damaged() {
+    let fixture = Fixture::new();
+    let release = fixture.commit("1", &[("a", b"text")]);
+    // What can be opened and not be read, whoever asks: no fault of the disk, and none of the bytes.
+    let blob = fixture.blob(b"text");
+    fs::remove_file(&blob).unwrap();
+    fs::create_dir(&blob).unwrap();
+    assert!(matches!(fixture.store.verify(release), Err(StoreError::Io { .. })));
+    assert!(blob.exists());
+}
+
+#[test]
+fn a_damaged_folder_that_is_in_use_is_left_to_whoever_runs_in_it() {
+    let fixture = Fixture::new();
+    let release = fixture.commit("1", &[("a", b"text")]);
+    let folder = fixture.store.unpack(release, false).unwrap();
+    let running = fs::File::open(&folder).unwrap();
+    fs::remove_file(folder.join("a")).unwrap();
+    fs::write(folder.join("of the app"), b"x").unwrap();
+    assert_eq!(fixture.store.unpack(release, true).unwrap(), folder);
+    assert_eq!(fs::read(folder.join("a")).unwrap(), b"text");
+    let aside = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&running)));
+    assert_eq!(fs::read(aside.join("of the app")).unwrap(), b"x");
+    let folders = || list(&fixture.store.inner.releases()).unwrap().len();
+    fixture.store.collect(&BTreeSet::from([release]), NO_TIME).unwrap();
+    assert_eq!(folders(), 2);
+    let fixture = fixture.reopened();
+    assert_eq!(list(&fixture.store.inner.releases()).unwrap(), [folder]);
 }

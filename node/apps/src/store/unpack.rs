@@ -9,6 +9,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use node_storage::files;
 use proto::ids::ReleaseId;
@@ -17,12 +18,13 @@ use super::{Inner, ReleaseStore, StoreError, hash_file};
 use crate::manifest::{Content, FileContent, ReleaseManifest};
 
 impl ReleaseStore {
-    /// The release's folder, made or made anew where it is not there as it should be. Not to be called
-    /// while something may run in a folder that is damaged.
+    /// The release's folder, made or made anew where it is not there as it should be. When that which is
+    /// damaged is in use, it is moved aside: what runs in it goes on in it, and what starts from now on
+    /// starts in the new one. It is removed when the store is opened again or the release collected.
     ///
     /// # Errors
     /// When the release is not here, or the disk can not be written.
-    pub fn unpack(&self, release: ReleaseId) -> Result<PathBuf, StoreError> {
+    pub fn unpack(&self, release: ReleaseId, in_use: bool) -> Result<PathBuf, StoreError> {
         let manifest = self.manifest(release)?;
         let inner = &self.inner;
         let folder = inner.releases().join(release.to_string());
@@ -40,7 +42,12 @@ impl ReleaseStore {
         let fresh = inner.temporary();
         inner.unpack_into(&manifest, &fresh)?;
         if folder.exists() {
-            inner.remove_tree(&folder)?;
+            if in_use {
+                let aside = inner.aside(&folder);
+                fs::rename(&folder, &aside).map_err(StoreError::io("move aside", &folder))?;
+            } else {
+                inner.remove_tree(&folder)?;
+            }
         }
         fs::rename(&fresh, &folder).map_err(StoreError::io("place", &folder))?;
         let above = inner.releases();
@@ -74,6 +81,16 @@ impl Inner {
             files::sync_dir(&folder)?;
         }
         Ok(())
+    }
+
+    /// A free name beside a release's folder.
+    fn aside(&self, folder: &Path) -> PathBuf {
+        loop {
+            let aside = folder.with_extension(self.counter.fetch_add(1, Ordering::Relaxed).to_string());
+            if fs::symlink_metadata(&aside).is_err() {
+                return aside;
+            }
+        }
     }
 
     fn place(&self, content: FileContent, at: &Path) -> Result<(), StoreError> {
