@@ -16,7 +16,7 @@
 
 mod spread;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -79,6 +79,8 @@ struct Table {
     known: BTreeMap<NodeId, KnownPeer>,
     own: NodeState,
     states: NodeStates,
+    /// No members any more. Others may still tell of them.
+    gone: BTreeSet<NodeId>,
     /// By gossip, and this node.
     members: BTreeMap<NodeId, Member>,
 }
@@ -103,6 +105,7 @@ impl Members {
             known: BTreeMap::new(),
             own,
             states: NodeStates::default(),
+            gone: BTreeSet::new(),
             members: BTreeMap::from([(identity.node, myself)]),
         };
         let members = Self {
@@ -166,6 +169,25 @@ impl Members {
         }
     }
 
+    /// Drops what is known of nodes that were removed from the cluster. Their ids are not used again.
+    pub fn forget(&self, nodes: impl Iterator<Item = NodeId>) {
+        let mut changed = false;
+        {
+            let mut table = self.table();
+            for node in nodes.filter(|node| *node != self.inner.me) {
+                if table.gone.insert(node) {
+                    table.known.remove(&node);
+                    table.states.forget(node);
+                    self.inner.mesh.forget(node);
+                    changed = true;
+                }
+            }
+        }
+        if changed {
+            self.refresh();
+        }
+    }
+
     /// Answers a peer's digest.
     ///
     /// # Errors
@@ -213,7 +235,7 @@ impl Members {
                 let node = NodeId(state.node);
                 if node == self.inner.me {
                     self.beware_of_double(from, &state);
-                } else if table.states.merge(state).is_ok() {
+                } else if !table.gone.contains(&node) && table.states.merge(state).is_ok() {
                     changed = true;
                 }
             }

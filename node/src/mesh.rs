@@ -135,6 +135,11 @@ impl Mesh {
         peers.insert(node, peer);
     }
 
+    /// Ends what is kept about a node that is no member any more. Ids are not used again.
+    pub fn forget(&self, node: NodeId) {
+        self.inner.peers.write().unwrap_or_else(PoisonError::into_inner).remove(&node);
+    }
+
     /// Where a node's peer port is, as far as this node knows.
     pub fn address(&self, node: NodeId) -> Option<SocketAddr> {
         let peers = self.inner.peers.read().unwrap_or_else(PoisonError::into_inner);

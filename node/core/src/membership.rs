@@ -79,6 +79,11 @@ impl NodeStates {
         Ok(state)
     }
 
+    /// Drops the state of a node that is no member any more.
+    pub fn forget(&mut self, node: NodeId) {
+        self.states.remove(&node);
+    }
+
     pub fn get(&self, node: NodeId) -> Option<&Arc<NodeState>> {
         self.states.get(&node)
     }

@@ -61,6 +61,8 @@ impl Members {
             }
             fresh.insert(seen.node, seen);
         }
+        // Foca has forgotten the others as well.
+        self.left.retain(|node, _| fresh.contains_key(node));
         if fresh == self.told {
             return None;
         }

@@ -15,7 +15,8 @@
 //! that needs more than that may rest on gossip.
 //!
 //! State about a sender is kept only after one of its datagrams has been authenticated, and for a
-//! bounded number of senders, so that strangers can not fill memory.
+//! bounded number of senders, so that strangers can not fill memory. Nodes come and go, each with a new
+//! id: the sender that has been silent the longest makes room.
 
 use std::collections::BTreeMap;
 
@@ -53,8 +54,6 @@ pub enum OpenError {
     Replayed,
     #[error("from an earlier life of its sender")]
     Stale,
-    #[error("from one sender more than a cluster may have")]
-    TooManySenders,
 }
 
 /// An authenticated payload, and who it says it is from.
@@ -115,9 +114,13 @@ pub struct Opener {
     cluster: ClusterId,
     key: GossipKey,
     senders: BTreeMap<NodeId, Sender>,
+    /// Datagrams opened, as a clock.
+    opened: u64,
 }
 
 struct Sender {
+    /// When it was heard last, in datagrams opened.
+    heard: u64,
     generation: Generation,
     prefix: [u8; HEADER_BYTES - 8],
     key: LessSafeKey,
@@ -126,7 +129,7 @@ struct Sender {
 
 impl Opener {
     pub fn new(key: GossipKey, cluster: ClusterId) -> Self {
-        Self { cluster, key, senders: BTreeMap::new() }
+        Self { cluster, key, senders: BTreeMap::new(), opened: 0 }
     }
 
     /// Authenticates and decrypts one datagram.
@@ -156,6 +159,8 @@ impl Opener {
             }
             let payload = decrypt(&known.key, counter, &aad, sealed)?;
             known.window.accept(counter);
+            self.opened += 1;
+            known.heard = self.opened;
             return Ok(Opened { sender, generation, payload });
         }
         // The order matters: what is not authenticated may not be told from what is stale.
@@ -177,13 +182,22 @@ impl Opener {
     ) -> Result<(), OpenError> {
         match self.senders.get(&sender) {
             Some(known) if known.generation >= generation => return Err(OpenError::Stale),
-            None if self.senders.len() >= MEMBERS_MAX => return Err(OpenError::TooManySenders),
+            None if self.senders.len() >= MEMBERS_MAX => self.forget_the_most_silent(),
             Some(_) | None => {}
         }
         let mut window = Window::default();
         window.accept(counter);
-        self.senders.insert(sender, Sender { generation, prefix, key, window });
+        self.opened += 1;
+        self.senders.insert(sender, Sender { heard: self.opened, generation, prefix, key, window });
         Ok(())
+    }
+
+    /// Its datagrams can be replayed then, and say what a member said before it fell silent.
+    fn forget_the_most_silent(&mut self) {
+        let silent = self.senders.iter().min_by_key(|(_, sender)| sender.heard).map(|(node, _)| *node);
+        if let Some(silent) = silent {
+            self.senders.remove(&silent);
+        }
     }
 }
 

@@ -1,5 +1,5 @@
 //! Where the members are, as the log has it: told to the mesh, and to the gossip, which may not have
-//! heard of them.
+//! heard of them. And who is none any more.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -24,6 +24,8 @@ pub(super) async fn run(control: Control, stop: CancellationToken) {
                 control.inner.members.introduce(std::iter::once(known));
             }
         }
+        let removed = now.nodes.iter().filter(|(_, record)| record.removed).map(|(node, _)| *node);
+        control.inner.members.forget(removed);
         tokio::select! {
             () = stop.cancelled() => return,
             changed = state.changed() => if changed.is_err() { return },

@@ -75,11 +75,11 @@ pub(super) async fn follow_gossip(
             },
         }
         let list = told.borrow_and_update().clone();
-        for member in &list {
-            members.inner.mesh.learn(member.node, member.peer);
-        }
         {
             let mut table = members.table();
+            for member in list.iter().filter(|member| !table.gone.contains(&member.node)) {
+                members.inner.mesh.learn(member.node, member.peer);
+            }
             let me = table.members.remove(&members.inner.me);
             table.members = list.into_iter().map(|member| (member.node, member)).collect();
             if let Some(me) = me {

@@ -81,6 +81,26 @@ fn forged_datagrams_leave_nothing_behind() {
 }
 
 #[test]
+fn the_sender_that_has_been_silent_the_longest_makes_room_for_a_new_one() {
+    let key = GossipKey::generate();
+    let sealer = |node| Sealer::new(&key, CLUSTER, NodeId(node), Generation(1));
+    let mut opener = Opener::new(key.clone(), CLUSTER);
+    let mut first = sealer(1);
+    let members = u64::try_from(MEMBERS_MAX).unwrap();
+    let early = sealed(&mut first, b"early");
+    opener.open(&early).unwrap();
+    let mut others: Vec<Sealer> = (2..=members).map(sealer).collect();
+    for other in &mut others {
+        opener.open(&sealed(other, b"x")).unwrap();
+    }
+    opener.open(&sealed(&mut first, b"again")).unwrap();
+    opener.open(&sealed(&mut sealer(members + 1), b"new")).unwrap();
+    assert_eq!(opener.senders.len(), MEMBERS_MAX);
+    assert_eq!(opener.open(&early), Err(OpenError::Replayed), "the first was heard after the second");
+    assert!(!opener.senders.contains_key(&NodeId(2)));
+}
+
+#[test]
 fn a_payload_that_does_not_fit_is_refused_not_cut() {
     let (mut sealer, _) = pair(3, 9);
     let mut out = Vec::new();
