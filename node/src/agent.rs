@@ -348,8 +348,10 @@ impl Stores {
         let control = open("control.db")?;
         let sessions = open("sessions.db")?;
         let snapshots = config.node.data_dir.join("snapshots");
-        files::create_dir_durably(&snapshots)
-            .map_err(|source| AgentError::Storage { path: snapshots.clone(), source })?;
+        let failed = |source| AgentError::Storage { path: snapshots.clone(), source };
+        files::create_dir_durably(&snapshots).map_err(failed)?;
+        // Each is as large as the one that a kill kept it from replacing.
+        files::remove_unfinished(&snapshots).map_err(failed)?;
         let facts = Arc::new(Facts::new(Arc::clone(&control)));
         Ok(Self { control, sessions, facts, snapshots })
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,6 +94,8 @@ pub enum SocketError {
     Listen { path: PathBuf, source: io::Error },
     #[error("{} answers: another agent uses it", .0.display())]
     InUse(PathBuf),
+    #[error("{} is there and no socket: is api.socket or api.apps_socket what was meant?", .0.display())]
+    NoSocket(PathBuf),
     #[error("the descriptors of the API do not load: {0}")]
     Reflection(#[from] tonic_reflection::server::Error),
 }
@@ -107,7 +109,16 @@ pub async fn listen(path: &Path, mode: Mode) -> Result<UnixListener, SocketError
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).map_err(failed)?;
     }
-    if path.exists() {
+    // Nothing but a socket is ever removed: the path is an operator's, and may be mistyped.
+    let found = match fs::symlink_metadata(path) {
+        Ok(found) => Some(found.file_type()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(failed(error)),
+    };
+    if let Some(found) = found {
+        if !found.is_socket() {
+            return Err(SocketError::NoSocket(path.to_owned()));
+        }
         if tokio::net::UnixStream::connect(path).await.is_ok() {
             return Err(SocketError::InUse(path.to_owned()));
         }
@@ -246,4 +257,24 @@ fn server() -> Server {
         .http2_keepalive_timeout(Some(PING_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dead_agents_socket_is_replaced_and_nothing_else_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api.sock");
+        let living = listen(&path, Mode::Operators).await.unwrap();
+        assert!(matches!(listen(&path, Mode::Operators).await, Err(SocketError::InUse(_))));
+        drop(living);
+        drop(listen(&path, Mode::Operators).await.unwrap());
+        let file = folder.path().join("agent.toml");
+        fs::write(&file, "precious").unwrap();
+        let words = listen(&file, Mode::Operators).await.unwrap_err().to_string();
+        assert!(words.contains("no socket") && words.contains("agent.toml"), "{words}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+    }
 }
