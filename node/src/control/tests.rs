@@ -119,6 +119,33 @@ async fn who_shows_a_wrong_token_or_a_live_nodes_name_stays_outside() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_lost_its_disk_comes_back_under_its_name_and_the_node_it_was_is_forgotten() {
+    let (farm, mut nodes) = three().await;
+    let lost = nodes.pop().unwrap();
+    let (old, name) = (lost.identity.node, lost.identity.name.clone());
+    let which = lost.stop().await;
+    std::fs::remove_dir_all(&farm.config(which).node.data_dir).unwrap();
+    // Until its death is known the name is its own.
+    let began = std::time::Instant::now();
+    while let Err(refused) = farm.join(which, 0).await {
+        assert!(refused.to_string().contains("has the name"), "{refused}");
+        assert!(began.elapsed() < Duration::from_secs(30), "{refused}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    nodes.push(farm.start(which).await);
+    for node in &nodes {
+        eventually("the new voter", || {
+            let state = node.control.state();
+            let now = state.member_named(&name).map(|(node, _)| node);
+            let voters = node.control.group_view().borrow().voters.clone();
+            now.is_some_and(|now| now != old && voters.contains(&now) && !voters.contains(&old))
+        })
+        .await;
+        eventually("the old one's end", || !node.knows(old)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn strangers_who_knock_have_nothing_written() {
     let mut farm = Farm::new(1);
     let first = farm.init().await;

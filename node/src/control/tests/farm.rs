@@ -168,6 +168,13 @@ impl Node {
         Self { control, identity, members, which, tasks, database: Arc::downgrade(&database) }
     }
 
+    /// Whether it has a state of another node, or a way to it.
+    pub(super) fn knows(&self, other: NodeId) -> bool {
+        let view = self.members.view().borrow().clone();
+        view.members.get(&other).is_some_and(|member| member.state.is_some())
+            || self.control.inner.mesh.address(other).is_some()
+    }
+
     /// The release of an app that the node says it runs.
     pub(super) fn runs(&self, app: &str) -> Option<ReleaseId> {
         let view = self.members.view().borrow().clone();
