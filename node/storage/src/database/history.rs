@@ -60,7 +60,8 @@ impl History {
         let commits = found.and_then(|bytes| number(&bytes)).unwrap_or(0);
         if commits < marked {
             return Err(corrupt(format!(
-                "it remembers {commits} commits of {marked}: what came later is gone"
+                "it remembers {commits} commits, and {} says that there were {marked}: what came later is gone",
+                path.display()
             )));
         }
         let mut history = Self { path, commits, marked, marked_at: Instant::now() };
