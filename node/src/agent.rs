@@ -15,6 +15,7 @@ mod descriptors;
 mod ports;
 mod signals;
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -118,11 +119,12 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
             return Err(error);
         }
     };
-    tasks.essential("arrival", agent.clone().arrive(tasks.clone()));
     let stop = tasks.stop();
     tokio::select! {
         name = signals.received() => tracing::info!(signal = name, "stopping"),
         () = stop.cancelled() => {}
+        // Not in a task of its own: one that goes must not say afterwards that it is ready.
+        never = agent.arrive() => match never {},
     }
     agent.depart(&tasks).await;
     match tasks.failure() {
@@ -132,7 +134,6 @@ pub async fn run(config: Config) -> Result<(), AgentError> {
 }
 
 /// The parts that the agent's own life needs.
-#[derive(Clone)]
 struct Agent {
     control: Control,
     members: Members,
@@ -141,8 +142,8 @@ struct Agent {
 }
 
 impl Agent {
-    /// From *joining* to *ready*.
-    async fn arrive(self, tasks: Tasks) {
+    /// From *joining* to *ready*, and so for as long as it is polled.
+    async fn arrive(&self) -> Infallible {
         self.members.publish(|state| state.set_phase(Phase::Syncing));
         if let Err(error) = self.control.catch_up(CATCH_UP_MAX).await {
             tracing::warn!(%error, "going on with what this node knew: the control log can not be caught up with");
@@ -154,7 +155,7 @@ impl Agent {
         self.balancer.open();
         self.members.publish(|state| state.set_phase(Phase::Ready));
         tracing::info!("ready");
-        tasks.stop().cancelled().await;
+        std::future::pending().await
     }
 
     /// Out of the others' balancers first, then the doors, then the apps, then everything.

@@ -215,6 +215,9 @@ impl Drop for Farm {
         }
         if !std::thread::panicking() {
             assert_eq!(said.code, 0, "{said:?}");
+            let logs = self.logs();
+            let unfinished = logs.lines().find(|line| line.contains("did not end in time"));
+            assert_eq!(unfinished, None, "an agent that is told to stop stops");
         }
     }
 }
