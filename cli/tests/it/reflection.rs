@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use node_security::TlsIdentity;
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, MethodDescriptor};
-use tokio::net::UnixStream;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 use tokio_stream::StreamExt as _;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -58,6 +60,23 @@ impl Decoder for Dynamic {
     }
 }
 
+/// As another server's agent comes: with a node's certificate.
+async fn peer_channel(farm: &Farm) -> Channel {
+    let node = &farm.nodes[0];
+    let file = |name: &str| std::fs::read(node.data_dir.join("identity").join(name)).unwrap();
+    let certificate = file("node.crt");
+    let named = node_security::identify(&certificate.clone().into()).unwrap();
+    let identity = TlsIdentity::new(named.cluster, named.node, certificate, file("node.key"), file("ca.crt"));
+    let tls = node_security::client_config(&identity, &[b"h2"]).unwrap();
+    let (address, tls) = (node.peer.clone(), TlsConnector::from(tls));
+    let connector = tower::service_fn(move |_: Uri| {
+        let name = node_security::server_name(named.cluster, Some(named.node));
+        let (address, tls) = (address.clone(), tls.clone());
+        async move { tls.connect(name, TcpStream::connect(address).await?).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://peer").connect_with_connector(connector).await.unwrap()
+}
+
 async fn channel(farm: &Farm) -> Channel {
     let socket = farm.nodes[0].socket.clone();
     let connector = tower::service_fn(move |_: Uri| {
@@ -77,7 +96,11 @@ async fn ask(client: &mut ServerReflectionClient<Channel>, request: MessageReque
 #[tokio::test(flavor = "multi_thread")]
 async fn every_service_is_listed_and_answers_by_reflection_alone() {
     let farm = Farm::start(&["--nodes", "1"]);
-    let channel = channel(&farm).await;
+    list_and_call(channel(&farm).await).await;
+    list_and_call(peer_channel(&farm).await).await;
+}
+
+async fn list_and_call(channel: Channel) {
     let mut client = ServerReflectionClient::new(channel.clone());
     let listed = ask(&mut client, MessageRequest::ListServices(String::new())).await;
     let MessageResponse::ListServicesResponse(listed) = listed else { panic!("{listed:?}") };
