@@ -25,6 +25,7 @@ mod identity;
 mod members;
 mod thread;
 mod timers;
+mod waker;
 
 use std::net::SocketAddr;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -35,6 +36,8 @@ use std::{io, net};
 
 use node_security::GossipKey;
 use proto::ids::{ClusterId, Generation, NodeId};
+
+use waker::Waker;
 
 pub use node_core::membership::MemberStatus;
 
@@ -82,7 +85,7 @@ pub enum MembershipError {
     Thread(io::Error),
 }
 
-/// Requests that wait for the thread; it looks every few milliseconds.
+/// Requests that wait for the thread.
 const COMMANDS_MAX: usize = 1_024;
 
 pub(crate) enum Command {
@@ -100,6 +103,7 @@ pub struct Membership {
 
 struct Inner {
     commands: SyncSender<Command>,
+    waker: Waker,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -117,14 +121,12 @@ impl Membership {
 
     /// Tells the others that this node goes of its own will, and stops.
     pub fn leave(&self) {
-        self.send(Command::Leave);
-        self.join();
+        self.end(Command::Leave);
     }
 
     /// Stops without a word.
     pub fn stop(&self) {
-        self.send(Command::Stop);
-        self.join();
+        self.end(Command::Stop);
     }
 
     fn send(&self, command: Command) {
@@ -133,9 +135,14 @@ impl Membership {
         if self.inner.commands.try_send(command).is_err() {
             tracing::debug!("the gossip does not take a request");
         }
+        self.inner.waker.wake();
     }
 
-    fn join(&self) {
+    fn end(&self, command: Command) {
+        // Not a hint: it waits for room, which the thread makes while it is awake.
+        self.inner.waker.wake();
+        let _ended_already = self.inner.commands.send(command);
+        self.inner.waker.wake();
         let thread = self.inner.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the gossip thread had panicked");
@@ -153,11 +160,13 @@ pub fn start(
 ) -> Result<Membership, MembershipError> {
     let socket = open(settings.bind)?;
     let (commands, queue) = sync_channel(COMMANDS_MAX);
+    let waker = Waker::new().map_err(MembershipError::Socket)?;
+    let wakes = waker.clone();
     let thread = std::thread::Builder::new()
         .name("gossip".to_owned())
-        .spawn(move || thread::Gossip::new(settings, socket, queue, Box::new(on_event)).run())
+        .spawn(move || thread::Gossip::new(settings, socket, queue, wakes, Box::new(on_event)).run())
         .map_err(MembershipError::Thread)?;
-    Ok(Membership { inner: Arc::new(Inner { commands, thread: Mutex::new(Some(thread)) }) })
+    Ok(Membership { inner: Arc::new(Inner { commands, waker, thread: Mutex::new(Some(thread)) }) })
 }
 
 /// A burst of news from a whole farm waits in the kernel while this thread is not scheduled.
@@ -169,6 +178,7 @@ fn open(address: SocketAddr) -> Result<net::UdpSocket, MembershipError> {
         .map_err(MembershipError::Socket)?;
     // The kernel gives as much of it as it may.
     socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES).map_err(MembershipError::Socket)?;
+    socket.set_nonblocking(true).map_err(MembershipError::Socket)?;
     socket.bind(&address.into()).map_err(|source| MembershipError::Bind { address, source })?;
     Ok(socket.into())
 }

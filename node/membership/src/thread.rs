@@ -16,6 +16,7 @@ use crate::codec::CheckedCodec;
 use crate::identity::Id;
 use crate::members::Members;
 use crate::timers::Timers;
+use crate::waker::Waker;
 use crate::{Command, MemberEvent, Settings};
 
 /// The first byte of a payload: what the rest is.
@@ -28,8 +29,8 @@ const SUSPICION: Duration = Duration::from_secs(1);
 /// A member that was down is forgotten after this, and with it that its old life is over.
 const REMEMBER_DOWN: Duration = Duration::from_secs(24 * 3600);
 
-/// How long the loop waits for a datagram at most, and so how late a request of the handle may be.
-const WAIT_MAX: Duration = Duration::from_millis(20);
+/// How long the loop waits at most when there is no timer: hints about members expire by themselves.
+const WAIT_MAX: Duration = Duration::from_secs(1);
 /// Datagrams taken in a row before the timers get a turn.
 const DRAIN_MAX: usize = 1_024;
 /// How often a goodbye is said: UDP loses one in a while.
@@ -47,6 +48,7 @@ pub struct Gossip {
     opener: Opener,
     members: Members,
     commands: Receiver<Command>,
+    waker: Waker,
     on_event: Box<dyn FnMut(MemberEvent) + Send>,
     /// Reused for every datagram that goes out.
     plain: Vec<u8>,
@@ -54,10 +56,12 @@ pub struct Gossip {
 }
 
 impl Gossip {
+    /// `socket` does not block.
     pub fn new(
         settings: Settings,
         socket: UdpSocket,
         commands: Receiver<Command>,
+        waker: Waker,
         on_event: Box<dyn FnMut(MemberEvent) + Send>,
     ) -> Self {
         let id = Id {
@@ -77,6 +81,7 @@ impl Gossip {
             opener: Opener::new(settings.key, settings.cluster),
             members: Members::default(),
             commands,
+            waker,
             on_event,
             plain: Vec::new(),
             sealed: Vec::new(),
@@ -95,24 +100,15 @@ impl Gossip {
         }
     }
 
-    /// Waits for a datagram until the next timer, then takes all that are there.
+    /// Waits for a datagram, a request or the next timer, then takes all datagrams that are there.
     fn receive(&mut self, buffer: &mut [u8]) {
         let now = Instant::now();
         let timer = self.timers.next_at().map_or(WAIT_MAX, |at| at.saturating_duration_since(now));
-        let mut wait = timer.min(WAIT_MAX);
+        self.waker.wait(&self.socket, timer.min(WAIT_MAX));
         for _ in 0..DRAIN_MAX {
-            let received = if wait.is_zero() {
-                self.socket.set_nonblocking(true).and_then(|()| self.socket.recv_from(buffer))
-            } else {
-                self.socket
-                    .set_nonblocking(false)
-                    .and_then(|()| self.socket.set_read_timeout(Some(wait)))
-                    .and_then(|()| self.socket.recv_from(buffer))
-            };
-            wait = Duration::ZERO;
-            match received {
+            match self.socket.recv_from(buffer) {
                 Ok((length, _)) => self.datagram(&buffer[..length]),
-                Err(error) if is_empty(&error) => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // Such as an ICMP error about an earlier datagram of ours: nothing to be done.
                 Err(error) => tracing::debug!(%error, "the gossip's socket"),
             }
@@ -242,10 +238,6 @@ impl Gossip {
             (self.on_event)(MemberEvent::Changed(members));
         }
     }
-}
-
-fn is_empty(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
 /// Measured as good for a LAN (membership.md).
