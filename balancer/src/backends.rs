@@ -66,9 +66,15 @@ impl BackendState {
         self.answers.load(Ordering::Relaxed)
     }
 
-    pub fn is_ejected(&self) -> bool {
+    /// Whether it has been ejected since its last answer.
+    pub fn is_suspected(&self) -> bool {
+        self.ejection.is_suspected()
+    }
+
+    /// Whether it is left out for a request, which may or may not move elsewhere.
+    pub fn is_ejected(&self, may_move: bool) -> bool {
         // The clock is only read where it matters, which is hardly ever.
-        self.ejection.is_suspected() && self.ejection.is_out(now_ms())
+        self.ejection.is_suspected() && self.ejection.is_out(now_ms(), may_move)
     }
 
     /// Changes to true when the backend's node is lost.
@@ -77,9 +83,9 @@ impl BackendState {
     }
 
     fn learn(&self, availability: Availability) {
-        let lost = availability == Availability::Lost;
+        let lost = matches!(availability, Availability::Suspected | Availability::Lost);
         self.lost.send_if_modified(|known| std::mem::replace(known, lost) != lost);
-        self.link.set_open(availability == Availability::Serving);
+        self.link.set_open(matches!(availability, Availability::Serving | Availability::Reserve));
     }
 }
 
@@ -157,7 +163,7 @@ impl Backends {
             requests: state.requests.load(Ordering::Relaxed),
             failures: state.failures.load(Ordering::Relaxed),
             in_flight: state.in_flight.load(Ordering::Relaxed),
-            ejected: state.is_ejected(),
+            ejected: state.is_ejected(true),
         };
         let mut all: Vec<BackendStats> = states.iter().map(stats).collect();
         all.sort_by(|one, other| one.key.cmp(&other.key));

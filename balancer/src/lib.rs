@@ -100,6 +100,8 @@ pub(crate) struct Shared {
     pub instances: Instances,
     /// Some backend may have gone.
     pub changes: watch::Sender<()>,
+    /// Answers tell clients to close.
+    pub leaving: CancellationToken,
     pub trusted_proxies: Vec<IpAddr>,
     pub tls: Option<Arc<rustls::ClientConfig>>,
 }
@@ -120,6 +122,7 @@ impl Balancer {
             backends: Backends::default(),
             instances: Instances::default(),
             changes: watch::Sender::default(),
+            leaving: CancellationToken::new(),
             trusted_proxies: settings.trusted_proxies,
             tls: settings.tls,
         });
@@ -198,18 +201,39 @@ impl Balancer {
             let (proxy, closing) = (self.owner.clone(), self.closing.clone());
             self.tracker.spawn(async move { proxy.keep_pool(closing).await });
         });
-        let (proxy, closing, abort) = (self.owner.clone(), self.closing.clone(), self.abort.clone());
+        let (proxy, closing) = (self.owner.clone(), self.closing.clone());
+        self.until_abort(async move { proxy.serve_peer(stream, closing).await });
+    }
+
+    /// Answers another agent's connection with the word that its request was not executed, as there are
+    /// too many.
+    pub fn turn_away_peer<S>(&self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (proxy, closing) = (self.owner.clone(), self.closing.clone());
+        self.until_abort(async move { proxy.turn_away(stream, closing).await });
+    }
+
+    fn until_abort(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let abort = self.abort.clone();
         self.tracker.spawn(async move {
             tokio::select! {
                 biased;
-                () = proxy.serve_peer(stream, closing) => {}
+                () = work => {}
                 () = abort.cancelled() => {}
             }
         });
     }
 
+    /// From now on every answer asks its client to close, so that who comes again comes elsewhere.
+    pub fn leave(&self) {
+        self.shared.leaving.cancel();
+    }
+
     /// Accepts nothing more, lets what is under way finish for at most `grace`, then ends it.
     pub async fn shutdown(&self, grace: Duration) {
+        self.leave();
         self.closing.cancel();
         self.tracker.close();
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
@@ -228,6 +252,7 @@ impl Balancer {
                 ended.await
             }
         };
+        self.owner.clear_pool();
         if panicked > 0 {
             tracing::error!(panicked, "proxy threads had panicked");
         }

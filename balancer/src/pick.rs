@@ -6,13 +6,15 @@ pub enum Standing {
     Sound,
     /// It has not answered of late.
     Ejected,
+    /// For want of any other.
+    LastResort,
     /// It takes nothing, or this request was there already.
     Out,
 }
 
 /// The backend whose turn it is, by its place among `count`.
 ///
-/// One that is out is never chosen. An ejected one is chosen only where fewer than half of those that
+/// One that is out is never chosen, and a last resort only where there is no other. An ejected one is chosen only where fewer than half of those that
 /// could serve are sound: then the fault is more likely to be common to all, and suspicion alone must
 /// not empty a set. A retry prefers the sound ones even then.
 pub fn round_robin(
@@ -21,19 +23,23 @@ pub fn round_robin(
     is_retry: bool,
     standing: impl Fn(usize) -> Standing,
 ) -> Option<usize> {
-    let (mut sound, mut able) = (0, 0);
+    let (mut sound, mut able, mut resorts) = (0, 0, 0);
     for place in 0..count {
         match standing(place) {
             Standing::Sound => (sound, able) = (sound + 1, able + 1),
             Standing::Ejected => able += 1,
+            Standing::LastResort => resorts += 1,
             Standing::Out => {}
         }
+    }
+    if able == 0 && resorts > 0 {
+        return (0..count).filter(|place| standing(*place) != Standing::Out).nth(turn % resorts);
     }
     let only_sound = sound * 2 >= able || (is_retry && sound > 0);
     let wanted = |place: &usize| match standing(*place) {
         Standing::Sound => true,
         Standing::Ejected => !only_sound,
-        Standing::Out => false,
+        Standing::LastResort | Standing::Out => false,
     };
     let among = if only_sound { sound } else { able };
     if among == 0 {
@@ -51,7 +57,8 @@ mod tests {
     use super::*;
 
     fn any_standing() -> impl Strategy<Value = Standing> {
-        prop_oneof![Just(Standing::Sound), Just(Standing::Ejected), Just(Standing::Out)]
+        use Standing::{Ejected, LastResort, Out, Sound};
+        prop_oneof![Just(Sound), Just(Ejected), Just(LastResort), Just(Out)]
     }
 
     proptest! {
@@ -81,10 +88,13 @@ mod tests {
             let chosen = round_robin(standings.len(), turn, is_retry, |place| standings[place]);
             let able = standings.iter().filter(|standing| **standing != Standing::Out).count();
             let sound = standings.iter().filter(|standing| **standing == Standing::Sound).count();
+            let resorts = standings.iter().filter(|standing| **standing == Standing::LastResort).count();
             prop_assert_eq!(chosen.is_some(), able > 0);
             if let Some(place) = chosen {
                 prop_assert_ne!(standings[place], Standing::Out);
-                if sound * 2 >= able {
+                prop_assert!(standings[place] != Standing::LastResort || able == resorts);
+                let able = able - resorts;
+                if able > 0 && sound * 2 >= able {
                     prop_assert_eq!(standings[place], Standing::Sound);
                 }
                 if is_retry && sound > 0 {

@@ -109,6 +109,11 @@ impl Pool {
         });
     }
 
+    /// Closes everything.
+    pub fn clear(&self) {
+        self.kept().clear();
+    }
+
     /// Opens a connection.
     ///
     /// # Errors

@@ -45,6 +45,9 @@ const HEAD_MAX: Duration = Duration::from_secs(10);
 const PEER_IDLE_MAX: Duration = Duration::from_secs(75);
 /// How often kept connections are looked through when nothing has changed.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
+/// How long a client that says nothing may still begin a request after the doors were closed. One that
+/// asks often is told to close with an answer, and does not find its connection cut under a request.
+const LAME_DUCK: Duration = Duration::from_millis(500);
 /// Apps whose turn a worker remembers.
 const TURNS_MAX: usize = 1_000;
 
@@ -72,6 +75,19 @@ enum Next {
     Linger,
 }
 
+/// Whether a connection ends after an answer: decided when the answer is written, not before.
+#[derive(Clone, Copy)]
+struct Closes<'a> {
+    asked_for: bool,
+    leaving: &'a CancellationToken,
+}
+
+impl Closes<'_> {
+    fn now(self) -> bool {
+        self.asked_for || self.leaving.is_cancelled()
+    }
+}
+
 impl Proxy {
     pub fn new(shared: Arc<Shared>) -> Self {
         let pool = Pool::new(shared.tls.clone());
@@ -86,15 +102,12 @@ impl Proxy {
         tokio::pin!(closed);
         let last = loop {
             let next = match read_request(&mut conn, IDLE_MAX, closed.as_mut()).await {
-                Incoming::Request(head) => {
-                    let closes = !head.keeps_alive() || closing.is_cancelled();
-                    self.answer_client(&mut conn, &head, &origin, closes).await
-                }
+                Incoming::Request(head) => self.answer_client(&mut conn, &head, &origin).await,
                 Incoming::Refused(error) => refuse_head(&mut conn, error).await,
                 Incoming::TooSlow => refuse_slow(&mut conn).await,
                 Incoming::Ended => return,
             };
-            if next != Next::Request || closing.is_cancelled() {
+            if next != Next::Request {
                 break next;
             }
         };
@@ -108,12 +121,12 @@ impl Proxy {
         tokio::pin!(closed);
         let last = loop {
             let next = match read_request(&mut conn, PEER_IDLE_MAX, closed.as_mut()).await {
-                Incoming::Request(head) => self.answer_peer(&mut conn, &head, closing.is_cancelled()).await,
+                Incoming::Request(head) => self.answer_peer(&mut conn, &head).await,
                 Incoming::Refused(error) => refuse_head(&mut conn, error).await,
                 Incoming::TooSlow => refuse_slow(&mut conn).await,
                 Incoming::Ended => return,
             };
-            if next != Next::Request || closing.is_cancelled() {
+            if next != Next::Request {
                 break next;
             }
         };
@@ -131,6 +144,16 @@ impl Proxy {
             }
             self.pool.sweep();
         }
+    }
+
+    /// Closes every kept connection: nothing is proxied any more, and some servers wait for their idle
+    /// connections before they stop.
+    pub fn clear_pool(&self) {
+        self.pool.clear();
+    }
+
+    fn closes(&self, asked_for: bool) -> Closes<'_> {
+        Closes { asked_for, leaving: &self.shared.leaving }
     }
 
     /// Whose turn it is, and one more request that pays for retries.
@@ -171,7 +194,10 @@ async fn read_request<S: Io>(
         let first = tokio::select! {
             biased;
             first = tokio::time::timeout(idle, conn.fill()) => first,
-            () = closed => return Incoming::Ended,
+            () = async {
+                closed.await;
+                tokio::time::sleep(LAME_DUCK).await;
+            } => return Incoming::Ended,
         };
         if !matches!(first, Ok(Ok(1..))) {
             return Incoming::Ended;

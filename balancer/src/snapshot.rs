@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use rustls_pki_types::ServerName;
 
 /// All routes. The order of the backends is the order in which they take turns.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
     pub routes: Vec<Route>,
 }
 
 /// Requests for these hosts and this path go to these backends.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     pub app: String,
     /// Lower case, without a port. Empty: every host.
@@ -27,7 +27,7 @@ pub struct Route {
 }
 
 /// One instance.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Backend {
     pub key: BackendKey,
     /// Shown to operators only.
@@ -58,8 +58,13 @@ pub enum Target {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Availability {
     Serving,
+    /// Only what nobody else can take.
+    Reserve,
     /// Nothing new; what it has, it finishes.
     Draining,
-    /// Its node is suspected or down: nothing new, and what waits for it is better tried elsewhere.
+    /// Its node may be gone: what waits for it is better tried elsewhere, and new requests go there only
+    /// where there is nobody else.
+    Suspected,
+    /// Its node is gone: nothing new, and what waits for it is better tried elsewhere.
     Lost,
 }

@@ -59,11 +59,7 @@ impl<S: Io> Conn<S> {
 
     /// Sends what was collected.
     pub async fn send(&mut self) -> io::Result<()> {
-        let sent = async {
-            self.io.write_all(&self.out).await?;
-            self.io.flush().await
-        };
-        let sent = in_time(sent).await;
+        let sent = send_all(&mut self.io, &self.out).await;
         self.out.clear();
         sent
     }
@@ -113,6 +109,17 @@ impl<S: Io> Conn<S> {
         };
         let _ended = tokio::time::timeout(LINGER_MAX, listen).await;
     }
+}
+
+/// However slowly it is taken: only one that takes nothing has gone.
+async fn send_all<S: Io>(io: &mut S, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match in_time(io.write(bytes)).await? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            count => bytes = &bytes[count..],
+        }
+    }
+    in_time(io.flush()).await
 }
 
 async fn in_time<T>(step: impl Future<Output = io::Result<T>>) -> io::Result<T> {

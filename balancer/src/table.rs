@@ -32,12 +32,19 @@ impl LiveBackend {
         Self { label, target: backend.target, state, availability: backend.availability }
     }
 
-    pub fn standing(&self) -> Standing {
+    /// How it stands for a request, which may or may not move elsewhere when it is not answered.
+    pub fn standing(&self, may_move: bool) -> Standing {
         match self.availability {
-            Availability::Serving if self.state.is_ejected() => Standing::Ejected,
+            Availability::Serving if self.state.is_ejected(may_move) => Standing::Ejected,
             Availability::Serving => Standing::Sound,
+            Availability::Reserve | Availability::Suspected => Standing::LastResort,
             Availability::Draining | Availability::Lost => Standing::Out,
         }
+    }
+
+    /// Whether nothing at all speaks against it.
+    pub fn is_beyond_doubt(&self) -> bool {
+        self.availability == Availability::Serving && !self.state.is_suspected()
     }
 }
 

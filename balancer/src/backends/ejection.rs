@@ -18,8 +18,12 @@ const EJECT_AFTER: u32 = 5;
 /// For how long, the first time; it doubles each time, up to 32 s.
 const PAUSE_MS: u64 = 1_000;
 const DOUBLINGS_MAX: u32 = 5;
-/// A trial that has not said anything by then is followed by another.
-const TRIAL_MS: u64 = 2_000;
+/// A trial that has not said anything by then is followed by another. By then a request that may move
+/// has moved.
+const TRIAL_MS: u64 = 3_000;
+/// How much longer it is left out for requests that can not move: the trial may cost one of them its
+/// answer, so it is left to others as long as there are any.
+const UNMOVABLE_MS: u64 = 10_000;
 
 /// Times are in ms on a clock that begins at 1.
 #[derive(Default)]
@@ -37,8 +41,9 @@ impl Ejection {
         self.times.load(Ordering::Relaxed) > 0
     }
 
-    pub fn is_out(&self, now_ms: u64) -> bool {
-        self.is_suspected() && self.out_until_ms.load(Ordering::Relaxed) > now_ms
+    pub fn is_out(&self, now_ms: u64, may_move: bool) -> bool {
+        let until = self.out_until_ms.load(Ordering::Relaxed);
+        self.is_suspected() && until + if may_move { 0 } else { UNMOVABLE_MS } > now_ms
     }
 
     /// A request goes there. Returns whether it is the trial.
@@ -66,7 +71,7 @@ impl Ejection {
     /// It did not answer, or not in HTTP.
     pub fn failed(&self, now_ms: u64, was_trial: bool) {
         // Those that were under way when it was ejected say nothing new.
-        if self.is_out(now_ms) && !was_trial {
+        if self.is_out(now_ms, true) && !was_trial {
             return;
         }
         let in_a_row = self.failed_in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
@@ -86,10 +91,10 @@ mod tests {
     fn ejected_at(now_ms: u64) -> Ejection {
         let ejection = Ejection::default();
         for _ in 0..EJECT_AFTER {
-            assert!(!ejection.is_out(now_ms));
+            assert!(!ejection.is_out(now_ms, true));
             ejection.failed(now_ms, false);
         }
-        assert!(ejection.is_out(now_ms));
+        assert!(ejection.is_out(now_ms, true));
         ejection
     }
 
@@ -100,7 +105,7 @@ mod tests {
             ejection.failed(1, false);
             ejection.succeeded();
         }
-        assert!(!ejection.is_out(1));
+        assert!(!ejection.is_out(1, true));
     }
 
     #[test]
@@ -109,8 +114,8 @@ mod tests {
         for _ in 0..100 {
             ejection.failed(10, false);
         }
-        assert!(ejection.is_out(10 + PAUSE_MS - 1));
-        assert!(!ejection.is_out(10 + PAUSE_MS));
+        assert!(ejection.is_out(10 + PAUSE_MS - 1, true));
+        assert!(!ejection.is_out(10 + PAUSE_MS, true));
     }
 
     #[test]
@@ -118,13 +123,23 @@ mod tests {
         let ejection = ejected_at(10);
         let now = 10 + PAUSE_MS;
         assert!(ejection.begin(now));
-        assert!(ejection.is_out(now) && !ejection.begin(now));
+        assert!(ejection.is_out(now, true) && !ejection.begin(now));
         ejection.failed(now, true);
-        assert!(ejection.is_out(now + 2 * PAUSE_MS - 1), "the pause has doubled");
+        assert!(ejection.is_out(now + 2 * PAUSE_MS - 1, true), "the pause has doubled");
         let now = now + 2 * PAUSE_MS;
         assert!(ejection.begin(now));
         ejection.succeeded();
-        assert!(!ejection.is_out(now));
+        assert!(!ejection.is_out(now, true));
+    }
+
+    #[test]
+    fn a_request_that_can_not_move_is_the_trial_only_when_no_other_has_come() {
+        let ejection = ejected_at(10);
+        let over = 10 + PAUSE_MS;
+        assert!(!ejection.is_out(over, true) && ejection.is_out(over, false));
+        assert!(!ejection.is_out(over + UNMOVABLE_MS, false));
+        ejection.succeeded();
+        assert!(!ejection.is_out(over, false));
     }
 
     #[test]

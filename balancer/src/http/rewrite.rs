@@ -63,6 +63,10 @@ pub fn request(
             field(out, header.name, header.value);
         }
     }
+    // HTTP/1.0 may leave it out, HTTP/1.1 may not (RFC 9112, 3.2).
+    if head.headers.value(Meaning::Host).is_none() {
+        field(out, b"Host", b"");
+    }
     if let Some(origin) = origin {
         forwarded(out, head, origin);
     }

@@ -9,6 +9,7 @@ use crate::backends::{BackendState, InFlight};
 use crate::http::rewrite::{self, Origin};
 use crate::http::{Framing, Meaning, RequestHead, ResponseHead};
 use crate::instances::Visit;
+use crate::link::Link;
 use crate::pool::{Destination, Pool, Upstream};
 use crate::stream::{Conn, Io};
 
@@ -16,11 +17,21 @@ use crate::stream::{Conn, Io};
 /// the request can still be sent elsewhere, and head and body share a write.
 const SMALL_ANSWER_BYTES: u64 = 16 << 10;
 
-/// A try, and, once it was answered, the connection that the rest of the answer comes on.
+/// A try.
 pub struct Attempt<'a> {
-    pub to: Destination<'a>,
-    pub upstream: Option<Upstream>,
+    to: Destination<'a>,
     in_flight: Option<InFlight>,
+    visit: Option<Visit>,
+}
+
+/// An answer whose head has come, and the connection that the rest of it comes on. It holds on to
+/// nothing else, as a download or a tunnel may last for days.
+pub struct Answered {
+    pub head: ResponseHead,
+    pub upstream: Upstream,
+    /// Where the connection is kept when it can be used again.
+    pub link: Link,
+    _in_flight: Option<InFlight>,
     _visit: Option<Visit>,
 }
 
@@ -37,17 +48,17 @@ pub struct Ask<'a> {
 
 impl<'a> Attempt<'a> {
     pub fn new(to: Destination<'a>, state: Option<&Arc<BackendState>>, visit: Option<Visit>) -> Self {
-        Self { to, upstream: None, in_flight: state.map(BackendState::begin), _visit: visit }
+        Self { to, in_flight: state.map(BackendState::begin), visit }
     }
 
-    /// Sends the request and returns the final answer's head. Interim answers go to the client.
+    /// Sends the request and waits for the final answer's head. Interim answers go to the client.
     pub async fn run<S: Io>(
-        &mut self,
+        self,
         client: &mut Conn<S>,
         pool: &Pool,
         ask: Ask<'_>,
         body: &mut Body,
-    ) -> Result<ResponseHead, Failed> {
+    ) -> Result<Answered, Failed> {
         let result = self.try_kept_then_new(client, pool, ask, body).await;
         if let Some(in_flight) = &self.in_flight {
             match &result {
@@ -56,18 +67,20 @@ impl<'a> Attempt<'a> {
                 Err(_) => {}
             }
         }
-        result
+        let (head, upstream) = result?;
+        let Self { to, in_flight, visit } = self;
+        Ok(Answered { head, upstream, link: to.link, _in_flight: in_flight, _visit: visit })
     }
 
     /// A kept connection may have been closed by the other side at the very moment: that is no fault of
     /// the backend, and a new connection to it is tried where the request allows it.
     async fn try_kept_then_new<S: Io>(
-        &mut self,
+        &self,
         client: &mut Conn<S>,
         pool: &Pool,
         ask: Ask<'_>,
         body: &mut Body,
-    ) -> Result<ResponseHead, Failed> {
+    ) -> Result<(ResponseHead, Upstream), Failed> {
         let once = !(ask.head.is_idempotent() && body.can_be_sent_again());
         if let Some(kept) = pool.take(&self.to.link, once) {
             match self.exchange(client, kept, ask, body).await {
@@ -80,12 +93,12 @@ impl<'a> Attempt<'a> {
     }
 
     async fn exchange<S: Io>(
-        &mut self,
+        &self,
         client: &mut Conn<S>,
         mut upstream: Upstream,
         ask: Ask<'_>,
         body: &mut Body,
-    ) -> Result<ResponseHead, Failed> {
+    ) -> Result<(ResponseHead, Upstream), Failed> {
         let state = self.in_flight.as_ref().map(InFlight::state);
         // The owner may refuse: a body that can not be sent again is not sent before it has agreed.
         let asks_first = ask.label.is_some() && body.in_memory().is_none();
@@ -127,8 +140,7 @@ impl<'a> Attempt<'a> {
         {
             gather(client, &mut upstream, length, &mut patience).await?;
         }
-        self.upstream = Some(upstream);
-        Ok(answer)
+        Ok((answer, upstream))
     }
 }
 

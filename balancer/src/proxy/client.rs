@@ -1,12 +1,16 @@
 //! A client's request: which backends are asked for it, and in which order.
 
-use super::attempt::{Ask, Attempt};
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::attempt::{Answered, Ask, Attempt};
 use super::body::Body;
 use super::failed::{ClientFault, Failed};
 use super::patience::Terms;
-use super::{Next, Proxy, refuse, relay};
+use super::{Closes, Next, Proxy, refuse, relay};
+use crate::http::RequestHead;
 use crate::http::rewrite::Origin;
-use crate::http::{RequestHead, ResponseHead};
 use crate::pick::{self, Standing};
 use crate::pool::Destination;
 use crate::snapshot::Target;
@@ -21,62 +25,105 @@ struct Search<'a> {
     origin: &'a Origin,
 }
 
+/// How long a request that nobody takes waits for somebody who does: an instance that is being replaced
+/// or restarted, or one that another server tells of a moment later.
+const NOBODY_MAX: Duration = Duration::from_secs(1);
+
 impl Proxy {
     pub(super) async fn answer_client<S: Io>(
         &self,
         conn: &mut Conn<S>,
         head: &RequestHead,
         origin: &Origin,
-        closes: bool,
     ) -> Next {
-        let table = self.shared.backends.table();
+        let closes = self.closes(!head.keeps_alive());
         let mut body = Body::new(head);
-        let Some(route) = table.route(head.host(), head.target()) else {
+        let app = {
+            let table = self.shared.backends.table();
+            table.route(head.host(), head.target()).map(|found| found.route.app.clone())
+        };
+        let Some(app) = app else {
             let text = "no app takes requests for this host and path";
             return refuse(conn, head, &Failed::NoInstance, text, None, after(closes, &body)).await;
         };
-        let search = Search { route, head, origin };
         let answered = match body.buffer_small(conn).await {
-            Ok(()) => self.search(conn, search, &mut body).await,
+            Ok(()) => self.answer_of_any(conn, head, origin, &app, &mut body).await,
             Err(fault) => Err(Failed::Client(fault)),
         };
         match answered {
-            Ok((attempt, answer)) => {
-                relay::answer(conn, head, &body, closes, attempt, answer, &self.pool).await
-            }
+            Ok(answered) => relay::answer(conn, head, &body, closes, answered, &self.pool).await,
             Err(Failed::Client(ClientFault::Gone)) => Next::Close,
             Err(failed) => {
-                let text = format!("{}: {}", route.route.app, failed.reason());
+                let text = format!("{app}: {}", failed.reason());
                 refuse(conn, head, &failed, &text, None, after(closes, &body)).await
             }
         }
     }
 
-    /// Tries one backend after the other until one answers.
-    async fn search<'a, S: Io>(
+    /// Searches those that there are, and, when none of them has executed anything, those that there are
+    /// next: what a table says is late by nature, and a rollout may replace all of it meanwhile.
+    async fn answer_of_any<S: Io>(
         &self,
         conn: &mut Conn<S>,
-        search: Search<'a>,
+        head: &RequestHead,
+        origin: &Origin,
+        app: &str,
         body: &mut Body,
-    ) -> Result<(Attempt<'a>, ResponseHead), Failed> {
+    ) -> Result<Answered, Failed> {
+        let turn = self.begin(app);
+        let mut changes = self.shared.changes.subscribe();
+        let mut retries = None;
+        let mut deadline = None;
+        loop {
+            changes.mark_unchanged();
+            let table = self.shared.backends.table();
+            let Some(route) = table.route(head.host(), head.target()) else {
+                return Err(Failed::NoInstance);
+            };
+            let search = Search { route, head, origin };
+            let retries = retries.get_or_insert(route.route.retries);
+            let failed = match self.search(conn, search, turn, retries, body).await {
+                Ok(answered) => return Ok(answered),
+                Err(failed) => failed,
+            };
+            drop(table);
+            if !failed.is_unexecuted() || !body.can_be_sent_again() {
+                return Err(failed);
+            }
+            let deadline = *deadline.get_or_insert_with(|| Instant::now() + NOBODY_MAX);
+            if !matches!(timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
+                return Err(failed);
+            }
+        }
+    }
+
+    /// Tries one backend after the other until one answers.
+    async fn search<S: Io>(
+        &self,
+        conn: &mut Conn<S>,
+        search: Search<'_>,
+        turn: usize,
+        retries: &mut u32,
+        body: &mut Body,
+    ) -> Result<Answered, Failed> {
         let backends = &search.route.backends;
-        let turn = self.begin(&search.route.route.app);
-        let mut retries = search.route.route.retries;
         let mut tried: Vec<usize> = Vec::new();
         let mut last = Failed::NoInstance;
         loop {
+            let movable = *retries > 0
+                && search.head.is_idempotent()
+                && body.can_be_sent_again()
+                && self.own().budget.has_any();
             let standing = |place: usize| {
-                if tried.contains(&place) { Standing::Out } else { backends[place].standing() }
+                if tried.contains(&place) { Standing::Out } else { backends[place].standing(movable) }
             };
             let Some(place) = pick::round_robin(backends.len(), turn, !tried.is_empty(), standing) else {
                 return Err(last);
             };
-            let others = (0..backends.len()).any(|other| other != place && standing(other) != Standing::Out);
-            let may_move = retries > 0
-                && others
-                && search.head.is_idempotent()
-                && body.can_be_sent_again()
-                && self.own().budget.has_any();
+            // One that is only slow is not given up for one that may answer nobody.
+            let is_better =
+                |other: usize| other != place && !tried.contains(&other) && backends[other].is_beyond_doubt();
+            let may_move = movable && (0..backends.len()).any(is_better);
             let failed = match self.try_one(conn, search, &backends[place], body, may_move).await {
                 Ok(answered) => return Ok(answered),
                 Err(failed) => failed,
@@ -86,7 +133,7 @@ impl Proxy {
                 reason = failed.reason(),
                 "a backend did not answer"
             );
-            if !self.may_go_on(search.head, &failed, body, &mut retries) {
+            if !self.may_go_on(search.head, &failed, body, retries) {
                 return Err(failed);
             }
             tried.push(place);
@@ -110,14 +157,14 @@ impl Proxy {
         true
     }
 
-    async fn try_one<'a, S: Io>(
+    async fn try_one<S: Io>(
         &self,
         conn: &mut Conn<S>,
-        search: Search<'a>,
-        backend: &'a LiveBackend,
+        search: Search<'_>,
+        backend: &LiveBackend,
         body: &mut Body,
         may_move: bool,
-    ) -> Result<(Attempt<'a>, ResponseHead), Failed> {
+    ) -> Result<Answered, Failed> {
         let (to, visit, label) = match &backend.target {
             Target::Local(_) => {
                 let (door, visit) = self.shared.instances.visit(&backend.label).ok_or(Failed::Refused)?;
@@ -128,17 +175,16 @@ impl Proxy {
                 (Destination { link, address: *address, peer: Some(name) }, None, Some(&*backend.label))
             }
         };
-        let mut attempt = Attempt::new(to, Some(&backend.state), visit);
+        let attempt = Attempt::new(to, Some(&backend.state), visit);
         let terms = Terms { limit: search.route.route.timeout, may_move, may_half_close: true };
         let ask = Ask { head: search.head, origin: Some(search.origin), label, terms };
-        let answer = attempt.run(conn, &self.pool, ask, body).await?;
-        Ok((attempt, answer))
+        attempt.run(conn, &self.pool, ask, body).await
     }
 }
 
 /// What becomes of the connection after an answer of the proxy's own.
-fn after(closes: bool, body: &Body) -> Next {
-    match (body.is_unread(), closes) {
+fn after(closes: Closes<'_>, body: &Body) -> Next {
+    match (body.is_unread(), closes.now()) {
         (true, _) => Next::Linger,
         (false, true) => Next::Close,
         (false, false) => Next::Request,

@@ -6,11 +6,13 @@
 
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::attempt::{Ask, Attempt};
 use super::body::Body;
 use super::failed::Failed;
 use super::patience::Terms;
-use super::{Next, Proxy, refuse, relay};
+use super::{HEAD_MAX, Incoming, Next, Proxy, read_request, refuse, relay};
 use crate::http::{Meaning, RequestHead};
 use crate::pool::Destination;
 use crate::stream::{Conn, Io};
@@ -19,12 +21,30 @@ use crate::stream::{Conn, Io};
 const LIMIT: Duration = Duration::from_secs(24 * 3600);
 
 impl Proxy {
-    pub(super) async fn answer_peer<S: Io>(
-        &self,
-        conn: &mut Conn<S>,
-        head: &RequestHead,
-        closing: bool,
-    ) -> Next {
+    /// Tells another agent that this one has no room for its request, which is then not executed.
+    pub async fn turn_away<S: Io>(&self, stream: S, closing: CancellationToken) {
+        let mut conn = Conn::new(stream);
+        let closed = closing.cancelled();
+        tokio::pin!(closed);
+        let Incoming::Request(head) = read_request(&mut conn, HEAD_MAX, closed.as_mut()).await else {
+            return;
+        };
+        let mut body = Body::new(&head);
+        if body.buffer_small(&mut conn).await.is_ok() {
+            refuse(
+                &mut conn,
+                &head,
+                &Failed::Refused,
+                "there is no room for more requests",
+                Failed::Refused.mark(),
+                Next::Close,
+            )
+            .await;
+        }
+        conn.linger().await;
+    }
+
+    pub(super) async fn answer_peer<S: Io>(&self, conn: &mut Conn<S>, head: &RequestHead) -> Next {
         let mut body = Body::new(head);
         // Before anything is decided, so that a refusal leaves nothing unread behind: a reset would
         // overtake it, and the other agent would not know that nothing was executed.
@@ -36,11 +56,11 @@ impl Proxy {
             return give_up(conn, head, &Failed::Refused, &body).await;
         };
         let to = Destination { link: door.link, address: door.address, peer: None };
-        let mut attempt = Attempt::new(to, None, Some(visit));
+        let attempt = Attempt::new(to, None, Some(visit));
         let terms = Terms { limit: LIMIT, may_move: false, may_half_close: false };
         let ask = Ask { head, origin: None, label: None, terms };
         match attempt.run(conn, &self.pool, ask, &mut body).await {
-            Ok(answer) => relay::answer(conn, head, &body, closing, attempt, answer, &self.pool).await,
+            Ok(answered) => relay::answer(conn, head, &body, self.closes(false), answered, &self.pool).await,
             Err(failed) => give_up(conn, head, &failed, &body).await,
         }
     }

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use super::Next;
-use super::attempt::Attempt;
+use super::attempt::Answered;
 use super::body::Body;
+use super::{Closes, Next};
 use crate::http::{BodyDecoder, Decoded, Framing, RequestHead, ResponseHead, rewrite};
 use crate::pool::{Pool, Upstream};
 use crate::stream::{Conn, Io};
@@ -17,12 +17,12 @@ pub async fn answer<S: Io>(
     client: &mut Conn<S>,
     request: &RequestHead,
     body: &Body,
-    closes: bool,
-    mut attempt: Attempt<'_>,
-    answer: ResponseHead,
+    closes: Closes<'_>,
+    answered: Answered,
     pool: &Pool,
 ) -> Next {
-    let Some(mut upstream) = attempt.upstream.take() else { return Next::Close };
+    // What else is in it, its request being under way, ends with this function.
+    let Answered { head: answer, mut upstream, link, .. } = answered;
     if answer.status == 101 {
         tunnel(client, upstream, &answer).await;
         return Next::Close;
@@ -36,7 +36,7 @@ pub async fn answer<S: Io>(
         Framing::Chunked if !request.is_1_1 => Framing::Close,
         Framing::None | Framing::Length(_) | Framing::Chunked | Framing::Close => answer.framing,
     };
-    let closes = closes || unread || framing == Framing::Close;
+    let closes = closes.now() || unread || framing == Framing::Close;
     rewrite::response(&mut client.out, &answer, framing, closes);
     let mut decoder = BodyDecoder::new(answer.framing);
     let relayed = relay(client, &mut upstream, &mut decoder, framing).await;
@@ -47,7 +47,7 @@ pub async fn answer<S: Io>(
     match relayed {
         Ok(()) => {
             if keeps_alive {
-                pool.give(&attempt.to.link, upstream);
+                pool.give(&link, upstream);
             }
             match (closes, unread) {
                 (true, true) => Next::Linger,

@@ -105,3 +105,12 @@ async fn after_an_answer_that_came_before_the_body_was_over_the_connection_ends(
     assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("Connection: close"), "{answer}");
     assert!(answer.ends_with("no"), "{answer}");
 }
+
+#[tokio::test]
+async fn an_http_1_0_request_without_a_host_is_no_bad_request_behind_the_proxy() {
+    let server =
+        Server::start(|text| ok(if text.contains("\r\nHost: \r\n") { "a host" } else { text })).await;
+    let (_balancer, address) = before(&[&server]).await;
+    let answer = raw(address, b"GET / HTTP/1.0\r\n\r\n", "").await;
+    assert!(answer.ends_with("a host"), "{answer}");
+}

@@ -8,4 +8,6 @@ mod drains;
 mod faults;
 mod heads;
 mod kills;
+mod leaving;
 mod peers;
+mod rollouts;
