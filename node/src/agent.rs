@@ -164,6 +164,7 @@ impl Agent {
             state.set_phase(Phase::Draining);
             state.draining = true;
         });
+        self.balancer.leave();
         tokio::time::sleep(DRAIN_PAUSE).await;
         self.balancer.shutdown(BALANCER_GRACE).await;
         self.deploy.stop_all().await;
@@ -385,7 +386,11 @@ impl Doors {
         let balancer = Arc::clone(&agent.balancer);
         tasks.essential("proxied requests", async move {
             while let Some(stream) = proxied.recv().await {
-                balancer.serve_peer(stream);
+                if stream.is_surplus() {
+                    balancer.turn_away_peer(stream);
+                } else {
+                    balancer.serve_peer(stream);
+                }
             }
         });
         let logins = Logins::new(self.control.clone(), config).map_err(start_error("the Redis port"))?;

@@ -50,9 +50,14 @@ impl Routing {
 
     async fn follow(mut self, tasks: Tasks) {
         let stop = tasks.stop();
+        let mut published = None;
         loop {
             let snapshot = build::snapshot(&self.view.borrow_and_update(), &self.state.borrow_and_update());
-            self.balancer.publish(snapshot);
+            // Most of what nodes tell of themselves is nothing to the balancer.
+            if published.as_ref() != Some(&snapshot) {
+                self.balancer.publish(snapshot.clone());
+                published = Some(snapshot);
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = self.view.changed() => if changed.is_err() { return },

@@ -43,7 +43,7 @@ impl Descriptors {
     fn of(all: usize) -> Self {
         let doors = all - KEPT_BACK.min(all / KEPT_BACK_SHARE);
         let eighth = doors / 8;
-        Self { public: eighth * 5 / 2, redis: (eighth * 2).min(10_000), peer: eighth.min(4_096) }
+        Self { public: eighth * 5 / 2, redis: (eighth * 2).min(10_000), peer: eighth.min(8_192) }
     }
 }
 

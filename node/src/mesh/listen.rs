@@ -19,6 +19,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use node_security::PeerIdentity;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -36,6 +37,8 @@ pub const ALPN_RPC: &[u8] = b"h2";
 /// A proxied request for one of this node's instances.
 pub const ALPN_PROXY: &[u8] = b"holdfast-http/1";
 
+/// A silent other side is asked whether it is still there after this time; after twice that it is not.
+const KEEPALIVE: Duration = Duration::from_secs(60);
 /// After a failed accept, mostly for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -45,7 +48,7 @@ pub struct Limits {
     /// How long a peer may take to prove who it is, counted from when it was accepted.
     pub handshake_time: Duration,
     /// Handshakes under way at once, and of one source. A balancer that is hit by a burst opens as many
-    /// connections at once as it keeps, from one address.
+    /// connections at once as it has clients that wait, from one address.
     pub handshakes_max: usize,
     pub handshakes_per_source_max: usize,
     /// Connections without a certificate, and of one source. Only a join comes without, and nobody joins
@@ -54,21 +57,28 @@ pub struct Limits {
     pub anonymous_per_source_max: usize,
     /// How long one without a certificate may stay. A joiner waits 20 s for its answer.
     pub anonymous_life: Duration,
-    /// Connections of nodes open at once. A farm of 100 nodes keeps some six per peer; the rest is
-    /// headroom for balancers' pools.
-    pub connections_max: usize,
+    /// gRPC connections of nodes. A farm of 100 nodes keeps some six per peer. They have a share of their
+    /// own: however many requests are proxied, raft goes on.
+    pub rpc_max: usize,
+    /// Connections of other nodes' balancers. One request each, or a tunnel.
+    pub proxied_max: usize,
+    /// Balancers' connections beyond these that are told so. More are closed, and whoever opened them does
+    /// not know whether its request was executed.
+    pub surplus_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             handshake_time: Duration::from_secs(5),
-            handshakes_max: 1_024,
-            handshakes_per_source_max: 256,
+            handshakes_max: 2_048,
+            handshakes_per_source_max: 1_024,
             anonymous_max: 64,
             anonymous_per_source_max: 16,
             anonymous_life: Duration::from_secs(30),
-            connections_max: 4_096,
+            rpc_max: 1_024,
+            proxied_max: 4_096,
+            surplus_max: 64,
         }
     }
 }
@@ -79,12 +89,17 @@ impl Limits {
         let all = Self::default();
         let handshakes_max = all.handshakes_max.min(descriptors / 4);
         let anonymous_max = all.anonymous_max.min(descriptors / 8);
+        let rpc_max = all.rpc_max.min(descriptors / 4);
+        let surplus_max = all.surplus_max.min(descriptors / 16);
+        let others = handshakes_max + anonymous_max + rpc_max + surplus_max;
         Self {
             handshakes_max,
             handshakes_per_source_max: all.handshakes_per_source_max.min(handshakes_max / 2),
             anonymous_max,
             anonymous_per_source_max: all.anonymous_per_source_max.min(anonymous_max / 2),
-            connections_max: all.connections_max.min(descriptors - handshakes_max - anonymous_max),
+            rpc_max,
+            proxied_max: all.proxied_max.min(descriptors - others),
+            surplus_max,
             ..all
         }
     }
@@ -117,7 +132,9 @@ pub async fn run(
         handshake_time: limits.handshake_time,
         anonymous: Strangers::new(limits.anonymous_max, limits.anonymous_per_source_max),
         anonymous_life: limits.anonymous_life,
-        connections: Arc::new(Semaphore::new(limits.connections_max)),
+        rpc: Arc::new(Semaphore::new(limits.rpc_max)),
+        proxied: Arc::new(Semaphore::new(limits.proxied_max)),
+        surplus: Arc::new(Semaphore::new(limits.surplus_max)),
         to,
     });
     let handshakes = Strangers::new(limits.handshakes_max, limits.handshakes_per_source_max);
@@ -152,7 +169,9 @@ struct Door {
     handshake_time: Duration,
     anonymous: Strangers,
     anonymous_life: Duration,
-    connections: Arc<Semaphore>,
+    rpc: Arc<Semaphore>,
+    proxied: Arc<Semaphore>,
+    surplus: Arc<Semaphore>,
     to: Accepted,
 }
 
@@ -186,6 +205,8 @@ impl Door {
     /// The handshake, and a place among those of its kind.
     async fn meet(&self, tcp: TcpStream, address: SocketAddr) -> io::Result<PeerStream> {
         tcp.set_nodelay(true)?;
+        // A balancer that waits for an answer says nothing; one whose server lost its power does neither.
+        SockRef::from(&tcp).set_tcp_keepalive(&keepalive())?;
         let io = self.acceptor.accept(tcp).await?;
         let (_, session) = io.get_ref();
         let identity = session
@@ -198,10 +219,22 @@ impl Door {
         let place = if identity.is_none() {
             Place::of_stranger(self.anonymous.admit(address.ip()), self.anonymous_life)
         } else {
-            let connections = Arc::clone(&self.connections);
-            Place::Node { _slot: connections.acquire_owned().await.map_err(io::Error::other)? }
+            self.place_of_node(session.alpn_protocol() == Some(ALPN_PROXY)).await?
         };
         Ok(PeerStream { io, info: PeerInfo { identity, address }, place })
+    }
+
+    async fn place_of_node(&self, is_proxied: bool) -> io::Result<Place> {
+        if !is_proxied {
+            let slot = Arc::clone(&self.rpc).acquire_owned().await.map_err(io::Error::other)?;
+            return Ok(Place::Node { _slot: slot });
+        }
+        // It does not wait: its request is under way already.
+        if let Ok(slot) = Arc::clone(&self.proxied).try_acquire_owned() {
+            return Ok(Place::Node { _slot: slot });
+        }
+        let slot = Arc::clone(&self.surplus).try_acquire_owned().map_err(io::Error::other)?;
+        Ok(Place::Surplus { _slot: slot })
     }
 
     /// A receiver that is gone means that the agent is stopping: the connection ends with it.
@@ -231,6 +264,10 @@ enum Place {
     Node {
         _slot: OwnedSemaphorePermit,
     },
+    /// One too many.
+    Surplus {
+        _slot: OwnedSemaphorePermit,
+    },
     /// Without a certificate: for a time only, and only while nobody else needs the place.
     Stranger {
         life: Pin<Box<Sleep>>,
@@ -249,7 +286,7 @@ impl Place {
     /// a server that waits to write does not read.
     fn poll_over(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         let over = match self {
-            Self::Node { .. } => false,
+            Self::Node { .. } | Self::Surplus { .. } => false,
             Self::Stranger { life, sent_away, .. } => {
                 life.as_mut().poll(context).is_ready() || sent_away.as_mut().poll(context).is_ready()
             }
@@ -259,6 +296,17 @@ impl Place {
         }
         Err(io::Error::new(io::ErrorKind::TimedOut, "the time without a certificate is over"))
     }
+}
+
+impl PeerStream {
+    /// Whether it is a balancer's, and one more than there is room for: it is to be told so.
+    pub fn is_surplus(&self) -> bool {
+        matches!(self.place, Place::Surplus { .. })
+    }
+}
+
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4).with_retries(4)
 }
 
 impl Connected for PeerStream {

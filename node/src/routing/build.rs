@@ -87,6 +87,11 @@ fn availability(
     let mine = node == view.me;
     match member.member.state {
         MemberStatus::Alive => {}
+        MemberStatus::Suspect
+            if !mine && instance.state == "ready" && takes_traffic(MemberStatus::Alive, node_state) =>
+        {
+            return Some(Availability::Suspected);
+        }
         MemberStatus::Suspect | MemberStatus::Down | MemberStatus::Left if !mine => {
             return Some(Availability::Lost);
         }
@@ -94,6 +99,8 @@ fn availability(
     }
     match instance.state.as_str() {
         "ready" if takes_traffic(MemberStatus::Alive, node_state) => Some(Availability::Serving),
+        // While this node comes or goes: who is here anyway is better served by it than not at all.
+        "ready" if mine => Some(Availability::Reserve),
         "ready" | "stopping" | "unready" => Some(Availability::Draining),
         _ => None,
     }
@@ -138,6 +145,66 @@ fn verdict(availability: Availability, ejected: bool) -> (&'static str, &'static
         Availability::Serving if ejected => ("ejected", "it failed several times in a row from here"),
         Availability::Serving => ("serving", "its agent says that it is ready"),
         Availability::Draining => ("draining", "its agent says that it is stopping or not ready"),
-        Availability::Lost => ("lost", "its server is suspected or down"),
+        Availability::Reserve => ("draining", "its agent is coming or going"),
+        Availability::Suspected => ("suspected", "its server does not answer the gossip"),
+        Availability::Lost => ("lost", "its server is down"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use node_membership::Member;
+    use proto::ids::Generation;
+    use proto::peer::Phase;
+
+    use super::*;
+
+    const ME: NodeId = NodeId(1);
+    const OTHER: NodeId = NodeId(2);
+
+    /// Whether an instance of a node takes requests, by all that is known of both.
+    fn seen(
+        node: NodeId,
+        status: MemberStatus,
+        phase: Phase,
+        draining: bool,
+        state: &str,
+    ) -> Option<Availability> {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let member = Member {
+            node,
+            generation: Generation(1),
+            zone: "a".to_owned(),
+            gossip: address,
+            peer: address,
+            state: status,
+            since: std::time::Instant::now(),
+        };
+        let mut own = NodeState { draining, ..NodeState::default() };
+        own.set_phase(phase);
+        let instance = InstanceState { state: state.to_owned(), ..InstanceState::default() };
+        let view = View { me: ME, members: BTreeMap::new() };
+        availability(&view, node, &MemberView { member, state: None }, &own, &instance)
+    }
+
+    #[test]
+    fn a_suspected_server_may_be_asked_and_a_dead_one_may_not() {
+        let other = |status, state| seen(OTHER, status, Phase::Ready, false, state);
+        assert_eq!(other(MemberStatus::Alive, "ready"), Some(Availability::Serving));
+        assert_eq!(other(MemberStatus::Suspect, "ready"), Some(Availability::Suspected));
+        assert_eq!(other(MemberStatus::Suspect, "stopping"), Some(Availability::Lost));
+        assert_eq!(other(MemberStatus::Down, "ready"), Some(Availability::Lost));
+        assert_eq!(other(MemberStatus::Left, "ready"), Some(Availability::Lost));
+        assert_eq!(other(MemberStatus::Alive, "starting"), None);
+    }
+
+    #[test]
+    fn a_node_that_comes_or_goes_serves_its_own_clients_for_want_of_others() {
+        let at = |node, phase, draining| seen(node, MemberStatus::Alive, phase, draining, "ready");
+        for (phase, draining) in [(Phase::Syncing, false), (Phase::Draining, true)] {
+            assert_eq!(at(ME, phase, draining), Some(Availability::Reserve));
+            assert_eq!(at(OTHER, phase, draining), Some(Availability::Draining));
+        }
+        assert_eq!(at(ME, Phase::Ready, false), Some(Availability::Serving));
     }
 }

@@ -24,10 +24,13 @@ fn patient() -> Limits {
 fn few_descriptors_are_shared_among_all_who_come() {
     for descriptors in [16, 64, 1_000, 100_000] {
         let limits = Limits::within(descriptors);
-        let all = limits.handshakes_max + limits.anonymous_max + limits.connections_max;
+        let all = limits.handshakes_max + limits.anonymous_max;
+        let all = all + limits.rpc_max + limits.proxied_max + limits.surplus_max;
         assert!(all <= descriptors, "{limits:?} of {descriptors}");
         assert!(limits.handshakes_per_source_max > 0 && limits.anonymous_per_source_max > 0);
-        assert!(limits.connections_max >= (descriptors / 2).min(4_096), "{limits:?} of {descriptors}");
+        assert!(limits.rpc_max >= (descriptors / 4).min(1_024), "{limits:?} of {descriptors}");
+        assert!(limits.proxied_max >= (descriptors / 4).min(4_096), "{limits:?} of {descriptors}");
+        assert!(limits.surplus_max > 0, "{limits:?} of {descriptors}");
     }
 }
 
@@ -35,6 +38,7 @@ struct Port {
     address: SocketAddr,
     authority: CertificateAuthority,
     rpc: mpsc::Receiver<io::Result<PeerStream>>,
+    proxied: mpsc::Receiver<PeerStream>,
     tasks: Tasks,
 }
 
@@ -47,13 +51,13 @@ impl Port {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (to_rpc, rpc) = mpsc::channel(1_024);
-        let (proxy, _) = mpsc::channel(1);
+        let (proxy, proxied) = mpsc::channel(1_024);
         let tasks = Tasks::new();
         tasks.essential(
             "peer port",
             run(listener, tls, limits, Accepted { rpc: to_rpc, proxy }, tasks.clone()),
         );
-        Self { address, authority, rpc, tasks }
+        Self { address, authority, rpc, proxied, tasks }
     }
 
     async fn silent(&self) -> TcpStream {
@@ -78,6 +82,14 @@ impl Port {
         let tls = client_config(&member(&self.authority, 2), &[ALPN_RPC]).unwrap();
         let dialled = tokio::time::timeout(PATIENCE, self.dial(Ipv4Addr::LOCALHOST.into(), tls)).await;
         (dialled.expect("the node waits").unwrap(), self.next().await)
+    }
+
+    /// Both ends of a balancer's connection.
+    async fn balancer(&mut self) -> (Client, PeerStream) {
+        let tls = client_config(&member(&self.authority, 2), &[ALPN_PROXY]).unwrap();
+        let client = self.dial(Ipv4Addr::LOCALHOST.into(), tls).await.unwrap();
+        let accepted = tokio::time::timeout(PATIENCE, self.proxied.recv()).await;
+        (client, accepted.expect("nobody was let in").unwrap())
     }
 
     /// Both ends of a connection without a certificate.
@@ -137,7 +149,7 @@ async fn a_node_comes_in_past_any_number_of_silent_connections() {
 
 #[tokio::test]
 async fn who_says_nothing_takes_no_nodes_connection() {
-    let mut port = Port::open(Limits { connections_max: 1, ..patient() }).await;
+    let mut port = Port::open(Limits { rpc_max: 1, ..patient() }).await;
     let _silent = port.silent().await;
     let _anonymous = port.anonymous().await;
     let mut node = port.node().await;
@@ -191,4 +203,16 @@ async fn of_those_without_a_certificate_the_oldest_makes_room() {
         assert_passes(other).await;
     }
     assert_passes(&mut node).await;
+}
+
+#[tokio::test]
+async fn however_many_requests_are_proxied_raft_goes_on_and_one_too_many_is_told_so() {
+    let mut port = Port::open(Limits { proxied_max: 1, surplus_max: 1, ..patient() }).await;
+    let (_client, served) = port.balancer().await;
+    let (_other_client, surplus) = port.balancer().await;
+    assert!(!served.is_surplus() && surplus.is_surplus());
+    let mut node = port.node().await;
+    assert_passes(&mut node).await;
+    drop(served);
+    assert!(!port.balancer().await.1.is_surplus());
 }
