@@ -98,7 +98,7 @@ pub struct Balancer {
 pub(crate) struct Shared {
     pub backends: Backends,
     pub instances: Instances,
-    /// Some backend may have gone.
+    /// Some backend may have come or gone.
     pub changes: watch::Sender<()>,
     /// Answers tell clients to close.
     pub leaving: CancellationToken,
@@ -177,6 +177,7 @@ impl Balancer {
     /// From now on requests for this instance, this node's clients' and peers', may go to this address.
     pub fn serve_instance(&self, app: &str, instance: &str, address: SocketAddr) {
         self.shared.instances.serve(app, instance, address);
+        self.shared.changes.send_replace(());
     }
 
     /// From now on no request goes to this instance, whatever a snapshot says. What is refused may be

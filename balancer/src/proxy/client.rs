@@ -1,5 +1,6 @@
 //! A client's request: which backends are asked for it, and in which order.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -38,62 +39,71 @@ impl Proxy {
     ) -> Next {
         let closes = self.closes(!head.keeps_alive());
         let mut body = Body::new(head);
-        let app = {
-            let table = self.shared.backends.table();
-            table.route(head.host(), head.target()).map(|found| found.route.app.clone())
-        };
-        let Some(app) = app else {
-            let text = "no app takes requests for this host and path";
-            return refuse(conn, head, &Failed::NoInstance, text, None, after(closes, &body)).await;
-        };
-        let answered = match body.buffer_small(conn).await {
-            Ok(()) => self.answer_of_any(conn, head, origin, &app, &mut body).await,
-            Err(fault) => Err(Failed::Client(fault)),
+        let is_known = self.shared.backends.table().route(head.host(), head.target()).is_some();
+        let answered = match is_known {
+            // Nobody waits for the body of a request that goes nowhere.
+            false => Err((Failed::NoInstance, None)),
+            true => match body.buffer_small(conn).await {
+                Ok(()) => self.answer_of_any(conn, head, origin, &mut body).await,
+                Err(fault) => Err((Failed::Client(fault), None)),
+            },
         };
         match answered {
             Ok(answered) => relay::answer(conn, head, &body, closes, answered, &self.pool).await,
-            Err(Failed::Client(ClientFault::Gone)) => Next::Close,
-            Err(failed) => {
-                let text = format!("{app}: {}", failed.reason());
+            Err((Failed::Client(ClientFault::Gone), _)) => Next::Close,
+            Err((failed, app)) => {
+                let text = match (app, &failed) {
+                    (Some(app), _) => format!("{app}: {}", failed.reason()),
+                    (None, Failed::NoInstance) => "no app takes requests for this host and path".to_owned(),
+                    (None, _) => failed.reason(),
+                };
                 refuse(conn, head, &failed, &text, None, after(closes, &body)).await
             }
         }
     }
 
     /// Searches those that there are, and, when none of them has executed anything, those that there are
-    /// next: what a table says is late by nature, and a rollout may replace all of it meanwhile.
+    /// next: what a table says is late by nature, and a rollout may replace all of it meanwhile. A failure
+    /// comes with the app that it is of.
     async fn answer_of_any<S: Io>(
         &self,
         conn: &mut Conn<S>,
         head: &RequestHead,
         origin: &Origin,
-        app: &str,
         body: &mut Body,
-    ) -> Result<Answered, Failed> {
-        let turn = self.begin(app);
-        let mut changes = self.shared.changes.subscribe();
-        let mut retries = None;
+    ) -> Result<Answered, (Failed, Option<String>)> {
+        let mut table = self.shared.backends.table();
+        let (mut turn, mut retries) = (None, None);
+        // Most requests are answered by the first, and need neither of these.
+        let mut changes = None;
         let mut deadline = None;
         loop {
-            changes.mark_unchanged();
-            let table = self.shared.backends.table();
             let Some(route) = table.route(head.host(), head.target()) else {
-                return Err(Failed::NoInstance);
+                return Err((Failed::NoInstance, None));
             };
             let search = Search { route, head, origin };
+            let turn = *turn.get_or_insert_with(|| self.begin(&route.route.app));
             let retries = retries.get_or_insert(route.route.retries);
             let failed = match self.search(conn, search, turn, retries, body).await {
                 Ok(answered) => return Ok(answered),
-                Err(failed) => failed,
+                Err(failed) => (failed, Some(route.route.app.clone())),
             };
-            drop(table);
-            if !failed.is_unexecuted() || !body.can_be_sent_again() {
+            if !failed.0.is_unexecuted() || !body.can_be_sent_again() {
                 return Err(failed);
             }
+            let changes = changes.get_or_insert_with(|| self.shared.changes.subscribe());
             let deadline = *deadline.get_or_insert_with(|| Instant::now() + NOBODY_MAX);
-            if !matches!(timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
+            // It may have changed before it was watched.
+            let mut now = self.shared.backends.table();
+            if Arc::ptr_eq(&now, &table) {
+                if !matches!(timeout_at(deadline, changes.changed()).await, Ok(Ok(()))) {
+                    return Err(failed);
+                }
+                now = self.shared.backends.table();
+            } else if Instant::now() >= deadline {
                 return Err(failed);
             }
+            table = now;
         }
     }
 
