@@ -227,6 +227,12 @@ impl Members {
         self.inner.gossip.leave();
     }
 
+    /// Falls silent as a kill does. When it returns, the port is free.
+    #[cfg(test)]
+    pub fn halt(&self) {
+        self.inner.gossip.stop();
+    }
+
     fn take(&self, from: NodeId, states: Vec<NodeState>) {
         let mut changed = false;
         {

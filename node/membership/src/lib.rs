@@ -150,6 +150,14 @@ impl Membership {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Where the queue is full the thread sees that nobody is left to fill it.
+        let _ended_already = self.commands.try_send(Command::Stop);
+        self.waker.wake();
+    }
+}
+
 /// Starts the gossip thread. `on_event` is called on it and must not wait.
 ///
 /// # Errors

@@ -104,18 +104,6 @@ fn free_ports() -> (u16, u16) {
     (ports.next().unwrap(), ports.next().unwrap())
 }
 
-/// The gossip's thread of the life before may take a moment to let go of its port.
-async fn start_members(parts: impl Fn() -> MembersParts) -> Members {
-    let began = Instant::now();
-    loop {
-        match Members::start(parts()) {
-            Ok(members) => return members,
-            Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// A running node.
 pub(super) struct Node {
     pub(super) control: Control,
@@ -142,13 +130,13 @@ impl Node {
         }
         mesh.learn(identity.node, config.peer_advertise());
         let fence = EpochFence::open(Arc::new(Facts::new(Arc::clone(&database)))).unwrap();
-        let members = start_members(|| MembersParts {
+        let members = Members::start(MembersParts {
             identity: Arc::clone(&identity),
             config: config.clone(),
             mesh: mesh.clone(),
             tasks: tasks.clone(),
-        })
-        .await;
+        });
+        let members = members.unwrap();
         members.publish(|state| state.set_phase(Phase::Syncing));
         let transport = Arc::new(mesh.clone());
         let groups = Groups::new(identity.node, transport, tasks.tracker().clone(), tasks.stop());
@@ -187,6 +175,7 @@ impl Node {
     pub(super) async fn stop(self) -> usize {
         let Self { control, members, which, tasks, database, .. } = self;
         tasks.stop().cancel();
+        members.halt();
         drop((control, members));
         tasks.drained().await;
         eventually("the end of the database", || database.strong_count() == 0).await;

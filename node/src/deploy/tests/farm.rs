@@ -135,7 +135,13 @@ impl Node {
         }
         mesh.learn(identity.node, config.peer_advertise());
         let fence = EpochFence::open(Arc::new(Facts::new(Arc::clone(&database)))).unwrap();
-        let members = start_members(&identity, config, &mesh, &tasks).await;
+        let members = Members::start(MembersParts {
+            identity: Arc::clone(&identity),
+            config: config.clone(),
+            mesh: mesh.clone(),
+            tasks: tasks.clone(),
+        });
+        let members = members.unwrap();
         members.publish(|state| state.set_phase(Phase::Syncing));
         let transport = Arc::new(mesh.clone());
         let groups = Groups::new(identity.node, transport, tasks.tracker().clone(), tasks.stop());
@@ -232,6 +238,7 @@ impl Node {
     pub(super) async fn stop(self) -> usize {
         let Self { control, deploy, members, api, which, tasks, database, .. } = self;
         tasks.stop().cancel();
+        members.halt();
         drop((control, deploy, members, api));
         tasks.drained().await;
         eventually("the end of the database", || database.strong_count() == 0).await;
@@ -263,24 +270,6 @@ async fn listen(mut steps: super::super::progress::ProgressStream) -> (DeployOut
         if let Some(outcome) = step.outcome {
             return (outcome, words);
         }
-    }
-}
-
-/// The port may still be in another test's hands for a moment.
-async fn start_members(identity: &Arc<Identity>, config: &Config, mesh: &Mesh, tasks: &Tasks) -> Members {
-    let began = Instant::now();
-    loop {
-        let parts = MembersParts {
-            identity: Arc::clone(identity),
-            config: config.clone(),
-            mesh: mesh.clone(),
-            tasks: tasks.clone(),
-        };
-        match Members::start(parts) {
-            Ok(members) => return members,
-            Err(error) => assert!(began.elapsed() < PATIENCE, "{error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

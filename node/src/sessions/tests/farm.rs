@@ -216,6 +216,7 @@ impl Node {
     pub(super) async fn stop(self) -> usize {
         let Self { control, sessions, members, which, tasks, databases, .. } = self;
         tasks.stop().cancel();
+        members.halt();
         drop((control, sessions, members));
         tasks.drained().await;
         eventually("the end of the databases", || databases.iter().all(|db| db.strong_count() == 0)).await;
