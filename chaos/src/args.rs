@@ -1,0 +1,32 @@
+//! What may be typed.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "holdfast-chaos",
+    version,
+    about = "Judges whether a farm kept its promises while it was being broken",
+    after_help = "Exit codes: 0 every promise was kept, 1 one was broken, 2 the history can not be judged,\n\
+                  4 there is no verdict."
+)]
+pub struct Line {
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Judge a history, of this farm or of any other
+    #[command(after_long_help = crate::history::FORMAT)]
+    Check {
+        /// A file of JSON lines
+        #[arg(value_name = "HISTORY")]
+        history: PathBuf,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
+}

@@ -1,0 +1,95 @@
+//! Once an invalidation is complete nobody reads the old value.
+
+use std::collections::BTreeMap;
+
+use crate::history::{History, Op, Value};
+use crate::report::{Finding, Violations};
+
+/// A price has one writer, who sets ever higher values: a read that is called after a set was complete
+/// must find that value or a higher one, and nothing that nobody has set.
+pub fn check(history: &History) -> Finding {
+    let mut violations = Violations::default();
+    let mut looked_at = 0;
+    let mut complete: BTreeMap<&str, Vec<(i64, i64)>> = BTreeMap::new();
+    let mut highest: BTreeMap<&str, i64> = BTreeMap::new();
+    for operation in &history.operations {
+        let Op::PriceSet { key, value } = &operation.op else { continue };
+        if let Some((at, _)) = operation.ok() {
+            complete.entry(key).or_default().push((at, *value));
+        }
+        let highest = highest.entry(key).or_insert(*value);
+        if value < highest {
+            violations
+                .add(|| format!("{key} was set to {value} after {highest}: this history proves nothing"));
+        }
+        *highest = *value.max(highest);
+    }
+    for sets in complete.values_mut() {
+        sets.sort_unstable();
+        // From here on each says the highest that was complete by then.
+        let mut so_far = i64::MIN;
+        for (_, value) in sets {
+            so_far = so_far.max(*value);
+            *value = so_far;
+        }
+    }
+    for operation in &history.operations {
+        let Op::PriceRead { key } = &operation.op else { continue };
+        let Some((_, Value::Price { value })) = operation.ok() else { continue };
+        let sets = complete.get(key.as_str()).map_or(&[][..], Vec::as_slice);
+        let before = sets.partition_point(|(at, _)| *at < operation.called_us);
+        let Some((at, newest)) = before.checked_sub(1).and_then(|last| sets.get(last)) else { continue };
+        looked_at += 1;
+        if value < newest {
+            violations.add(|| {
+                format!(
+                    "{key} was read as {value} at {} us, though {newest} was complete at {at} us",
+                    operation.called_us
+                )
+            });
+        }
+        if highest.get(key.as_str()).is_none_or(|highest| value > highest) {
+            violations.add(|| format!("{key} was read as {value}, which nobody has set"));
+        }
+    }
+    Finding {
+        check: "invalidation",
+        promise: "after it is complete nobody reads the old value",
+        looked_at,
+        verdict: violations.verdict(looked_at),
+        figures: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::tests::history;
+    use crate::report::Verdict;
+
+    const SET: &str = r#"{"t_us":10,"event":"call","id":1,"client":0,"op":"price_set","key":"k","value":7}"#;
+    const DONE: &str = r#"{"t_us":20,"event":"return","id":1,"outcome":"ok","value":{"is":"done"}}"#;
+    const UNKNOWN: &str = r#"{"t_us":20,"event":"return","id":1,"outcome":"unknown","reason":"r"}"#;
+
+    fn read(at: i64, value: i64) -> [String; 2] {
+        [
+            format!(r#"{{"t_us":{at},"event":"call","id":9,"client":0,"op":"price_read","key":"k"}}"#),
+            format!(
+                r#"{{"t_us":30,"event":"return","id":9,"outcome":"ok","value":{{"is":"price","value":{value}}}}}"#
+            ),
+        ]
+    }
+
+    #[test]
+    fn an_old_value_after_the_confirmation_is_found_and_one_before_it_is_not() {
+        let [call, old] = read(25, 3);
+        assert!(matches!(check(&history(&[SET, DONE, &call, &old])).verdict, Verdict::Violated { .. }));
+        assert_eq!(check(&history(&[SET, UNKNOWN, &call, &old])).verdict, Verdict::NotTested);
+        let [call, new] = read(25, 7);
+        assert_eq!(check(&history(&[SET, DONE, &call, &new])).verdict, Verdict::Kept);
+        let [call, old] = read(15, 3);
+        assert_eq!(check(&history(&[SET, &call, DONE, &old])).verdict, Verdict::NotTested);
+        let [call, never] = read(25, 8);
+        assert!(matches!(check(&history(&[SET, DONE, &call, &never])).verdict, Verdict::Violated { .. }));
+    }
+}
