@@ -83,3 +83,47 @@ fn what_is_no_history_is_told_with_its_line() {
     assert_eq!(said.status.code(), Some(0), "{}", text(&said));
     assert!(text(&said).contains("was cut"), "{}", text(&said));
 }
+
+/// What is there of the tool's own, of whatever run.
+fn left() -> Vec<String> {
+    let mut left = Vec::new();
+    for folder in ["/run/netns", "/sys/fs/cgroup/freezer", "/sys/fs/cgroup/cpu", "/sys/fs/cgroup/unified"] {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        left.extend(names.filter(|name| name.starts_with("hfc")));
+    }
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap();
+    left.extend(mounts.lines().filter(|line| line.contains("holdfast-chaos/")).map(str::to_owned));
+    left
+}
+
+/// The only test that makes something on this machine, so that what is left is its own.
+#[test]
+fn the_doctor_tells_of_every_fault_and_leaves_nothing_even_when_it_is_killed() {
+    let doctor = || Command::new(env!("CARGO_BIN_EXE_holdfast-chaos")).args(["doctor", "--json"]).output();
+    let said = doctor().unwrap();
+    assert_eq!(said.status.code(), Some(0), "{}", text(&said));
+    let report: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+    let faults = report["faults"].as_array().unwrap();
+    assert!(faults.len() >= 11, "{report}");
+    for fault in faults {
+        let works = fault["works"].as_bool().unwrap();
+        assert!(works || (fault["reason"].is_string() && fault["instead"].is_string()), "{fault}");
+        println!("{} {}", fault["fault"], if works { "works" } else { "is not to be had here" });
+    }
+    assert_eq!((&faults[0]["fault"], &faults[0]["works"]), (&"kill and pause".into(), &true.into()));
+    assert_eq!(left(), Vec::<String>::new());
+    for pause_ms in [60, 150, 300, 600, 1_000] {
+        let mut doctor = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos"))
+            .arg("doctor")
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(pause_ms));
+        doctor.kill().unwrap();
+        doctor.wait().unwrap();
+        let said = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos")).arg("clean").output().unwrap();
+        assert_eq!(said.status.code(), Some(0), "{}", text(&said));
+        assert_eq!(left(), Vec::<String>::new(), "killed after {pause_ms} ms");
+    }
+}

@@ -1,0 +1,61 @@
+//! Faults of what a process may have: time, processor, descriptors.
+
+use std::path::Path;
+use std::time::Duration;
+
+use super::process::{busy, cpu_ticks, victim};
+use super::{Lack, lack, needs_root};
+use crate::cgroup::{Cgroup, Controller};
+use crate::command::run;
+use crate::lab::Lab;
+
+/// Where distributions put libfaketime.
+const FAKETIME: [&str; 3] = [
+    "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib/aarch64-linux-gnu/faketime/libfaketime.so.1",
+    "/usr/lib64/faketime/libfaketime.so.1",
+];
+const HOUR_SECONDS: i64 = 3_600;
+
+pub(super) fn clock(_lab: &mut Lab) -> Result<(), Lack> {
+    let Some(library) = FAKETIME.iter().find(|path| Path::new(path).exists()) else {
+        return lack("libfaketime is not installed");
+    };
+    let now = || run("date", &["+%s"])?.trim().parse::<i64>().or_else(|error| lack(error.to_string()));
+    let before = now()?;
+    let told = run("env", &[&format!("LD_PRELOAD={library}"), "FAKETIME=+1h", "date", "+%s"])?;
+    let jump = told.trim().parse::<i64>().or_else(|error| lack(error.to_string()))? - before;
+    if (HOUR_SECONDS..HOUR_SECONDS + 60).contains(&jump) {
+        Ok(())
+    } else {
+        lack(format!("a jump of an hour is one of {jump} s"))
+    }
+}
+
+pub(super) fn cpu(lab: &mut Lab) -> Result<(), Lack> {
+    needs_root()?;
+    let group = Cgroup::new(lab, Controller::Cpu, &lab.name("c"))?;
+    group.limit_cpu(5)?;
+    let mut child = victim(lab, busy())?;
+    group.add(child.id())?;
+    let before = cpu_ticks(child.id());
+    std::thread::sleep(Duration::from_secs(1));
+    let used = cpu_ticks(child.id()).zip(before).map(|(now, before)| now - before);
+    child.kill()?;
+    child.wait()?;
+    // In hundredths of a second, of which an unbounded one takes a hundred.
+    match used {
+        Some(0..=25) => Ok(()),
+        Some(used) => lack(format!("a process with 5 % of a core took {used} %")),
+        None => lack("the busy process ended"),
+    }
+}
+
+pub(super) fn descriptors(_lab: &mut Lab) -> Result<(), Lack> {
+    let script = "exec 3</dev/null 4</dev/null 5</dev/null 6</dev/null 7</dev/null 8</dev/null";
+    match run("prlimit", &["--nofile=6:6", "sh", "-c", script]) {
+        Err(crate::command::CommandError::Failed { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(_) => lack("a process had more descriptors than it may"),
+    }
+}

@@ -1,0 +1,96 @@
+//! Faults of one process.
+
+use std::fs;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{Lack, lack, needs_root};
+use crate::cgroup::{Cgroup, Controller};
+use crate::lab::{Lab, Thing, start_of};
+
+/// Longer than any state takes to be reached on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A process of our own to break.
+pub(super) fn victim(lab: &mut Lab, mut command: Command) -> Result<Child, Lack> {
+    let child = command.spawn()?;
+    match start_of(child.id()) {
+        Some(start) => lab.note(Thing::Process { pid: child.id(), start })?,
+        None => return lack("a process of our own ended at once"),
+    }
+    Ok(child)
+}
+
+/// One that works, and not for ever: it may outlive whoever was about to write it down.
+pub(super) fn busy() -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "i=0; while [ $i -lt 20000000 ]; do i=$((i+1)); done"]);
+    shell
+}
+
+fn sleeper(lab: &mut Lab) -> Result<Child, Lack> {
+    let mut sleep = Command::new("sleep");
+    sleep.arg("60");
+    victim(lab, sleep)
+}
+
+fn state(pid: u32) -> Option<char> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.get(stat.rfind(')')? + 2..)?.chars().next()
+}
+
+fn until(what: &str, holds: impl Fn() -> bool) -> Result<(), Lack> {
+    let began = Instant::now();
+    while !holds() {
+        if began.elapsed() > PATIENCE {
+            return lack(format!("the process did not {what}"));
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+fn signal(child: &Child, signal: Signal) -> Result<(), Lack> {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let Some(pid) = pid else { return lack("the process has no pid") };
+    kill_process(pid, signal).map_err(|error| Lack::Words(error.to_string()))
+}
+
+pub(super) fn signals(lab: &mut Lab) -> Result<(), Lack> {
+    let mut child = sleeper(lab)?;
+    signal(&child, Signal::STOP)?;
+    until("stop", || state(child.id()) == Some('T'))?;
+    signal(&child, Signal::CONT)?;
+    until("go on", || state(child.id()) == Some('S'))?;
+    signal(&child, Signal::KILL)?;
+    child.wait()?;
+    Ok(())
+}
+
+pub(super) fn freezer(lab: &mut Lab) -> Result<(), Lack> {
+    needs_root()?;
+    let group = Cgroup::new(lab, Controller::Freezer, &lab.name("f"))?;
+    let mut child = victim(lab, busy())?;
+    group.add(child.id())?;
+    group.freeze(true)?;
+    until("freeze", || group.is_frozen())?;
+    let before = cpu_ticks(child.id());
+    std::thread::sleep(Duration::from_millis(100));
+    if cpu_ticks(child.id()) != before {
+        return lack("a frozen process went on");
+    }
+    group.freeze(false)?;
+    until("go on", || cpu_ticks(child.id()) > before)?;
+    child.kill()?;
+    child.wait()?;
+    Ok(())
+}
+
+/// User and system time.
+pub(super) fn cpu_ticks(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields: Vec<&str> = stat.get(stat.rfind(')')? + 2..)?.split(' ').collect();
+    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+}

@@ -1,0 +1,263 @@
+//! What the tool makes on this machine, written down before it is made.
+//!
+//! Namespaces, mounts and control groups outlive whoever made them. So each goes into a list first: what
+//! ends in order undoes its own list from the back, and what was killed leaves it to
+//! `holdfast-chaos clean`, which undoes the lists of those that are no more. Nothing that is in no list is
+//! ever touched.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+
+use crate::cgroup;
+use crate::command::{self, CommandError};
+
+const LIST: &str = "made";
+/// For a process that was killed to be gone.
+const GONE_MAX: Duration = Duration::from_secs(5);
+
+/// One thing that has to be undone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "made", rename_all = "snake_case")]
+pub enum Thing {
+    Namespace { name: String },
+    Mount { path: PathBuf },
+    Cgroup { path: PathBuf },
+    Process { pid: u32, start: u64 },
+}
+
+/// Everything that one run of the tool has made.
+#[derive(Debug)]
+pub struct Lab {
+    folder: PathBuf,
+    made: Vec<Thing>,
+}
+
+/// Why something can not be made or undone.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    #[error("can not {what} {}: {source}", path.display())]
+    File { what: &'static str, path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    #[error("process {0} can not be ended")]
+    Immortal(u32),
+}
+
+fn file<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> LabError + use<'a> {
+    move |source| LabError::File { what, path: path.to_owned(), source }
+}
+
+impl Lab {
+    /// A new one under `root`, for this process.
+    ///
+    /// # Errors
+    /// When the folder can not be made.
+    pub fn open(root: &Path) -> Result<Self, LabError> {
+        let me = std::process::id();
+        let folder = root.join(format!("{me}-{}", start_of(me).unwrap_or(0)));
+        fs::create_dir_all(&folder).map_err(file("make", &folder))?;
+        Ok(Self { folder, made: Vec::new() })
+    }
+
+    /// For files, which end with the lab.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A name that no other lab has, short enough for a network interface.
+    pub fn name(&self, short: &str) -> String {
+        format!("hfc{}{short}", std::process::id())
+    }
+
+    /// Writes down what is about to be made.
+    ///
+    /// # Errors
+    /// When it can not be written: then it must not be made.
+    pub fn note(&mut self, thing: Thing) -> Result<(), LabError> {
+        let path = self.folder.join(LIST);
+        let line = serde_json::to_string(&thing).expect("plain data always serialises") + "\n";
+        let opened = OpenOptions::new().create(true).append(true).open(&path);
+        opened.and_then(|mut list| list.write_all(line.as_bytes())).map_err(file("write", &path))?;
+        self.made.push(thing);
+        Ok(())
+    }
+
+    /// Undoes everything.
+    ///
+    /// # Errors
+    /// The first thing that could not be undone; the others are all the same.
+    pub fn close(mut self) -> Result<(), LabError> {
+        let made = std::mem::take(&mut self.made);
+        undo(&self.folder, made)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let made = std::mem::take(&mut self.made);
+        if !made.is_empty()
+            && let Err(error) = undo(&self.folder, made)
+        {
+            eprintln!("warning: {error}; `holdfast-chaos clean` tries again");
+        }
+    }
+}
+
+/// Where labs are: in memory, so that a restart of the machine leaves none.
+pub fn root() -> PathBuf {
+    let own = || std::env::temp_dir().join(format!("holdfast-chaos-{}", rustix::process::getuid().as_raw()));
+    if is_root() { PathBuf::from("/run/holdfast-chaos") } else { own() }
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Undoes what those left that are no more. Returns how many they were.
+///
+/// # Errors
+/// When something can not be undone; it is tried again the next time.
+pub fn clean(root: &Path) -> Result<usize, LabError> {
+    let entries = match fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(file("read", root)(error)),
+    };
+    let (mut cleaned, mut failed) = (0, None);
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let owner =
+            name.split_once('-').and_then(|(pid, start)| Some((pid.parse().ok()?, start.parse().ok()?)));
+        let Some((pid, start)): Option<(u32, u64)> = owner else { continue };
+        if start_of(pid) == Some(start) {
+            continue;
+        }
+        let text = fs::read_to_string(entry.path().join(LIST)).unwrap_or_default();
+        // The last line may be cut: then the thing was not made.
+        let made = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        match undo(&entry.path(), made) {
+            Ok(()) => cleaned += 1,
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.map_or(Ok(cleaned), Err)
+}
+
+/// The folder goes last, and only when nothing is left.
+fn undo(folder: &Path, made: Vec<Thing>) -> Result<(), LabError> {
+    // First of all: a frozen process does not even die.
+    for thing in &made {
+        if let Thing::Cgroup { path } = thing {
+            cgroup::thaw(path);
+        }
+    }
+    let mut failed = None;
+    for thing in made.into_iter().rev() {
+        if let Err(error) = thing.undo() {
+            failed.get_or_insert(error);
+        }
+    }
+    match failed {
+        Some(error) => Err(error),
+        None => fs::remove_dir_all(folder).map_err(file("remove", folder)),
+    }
+}
+
+impl Thing {
+    fn undo(&self) -> Result<(), LabError> {
+        match self {
+            Self::Namespace { name } if Path::new("/run/netns").join(name).exists() => {
+                command::run("ip", &["netns", "del", name])?;
+            }
+            Self::Mount { path } if is_mounted(path) => {
+                command::run("umount", &["--lazy", &path.to_string_lossy()])?;
+            }
+            Self::Cgroup { path } if path.exists() => {
+                empty(path);
+                fs::remove_dir(path).map_err(file("remove", path))?;
+            }
+            Self::Process { pid, start } if start_of(*pid) == Some(*start) => end(*pid, *start)?,
+            Self::Namespace { .. } | Self::Mount { .. } | Self::Cgroup { .. } | Self::Process { .. } => {}
+        }
+        Ok(())
+    }
+}
+
+/// Waits a moment until nothing is in a control group, as one that was just killed still is.
+fn empty(path: &Path) {
+    let began = std::time::Instant::now();
+    let has_any = || fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|text| !text.is_empty());
+    while has_any() && began.elapsed() < GONE_MAX {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Ends exactly this process.
+pub fn end(pid: u32, start: u64) -> Result<(), LabError> {
+    let began = std::time::Instant::now();
+    while start_of(pid) == Some(start) {
+        if began.elapsed() > GONE_MAX {
+            return Err(LabError::Immortal(pid));
+        }
+        if let Some(target) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+            // It fails only when the process has just ended, which is what was wanted.
+            let _gone = kill_process(target, Signal::KILL);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// When a process began, in the kernel's ticks; `None` once it has ended, a zombie included. With the pid
+/// it names one process for ever.
+pub fn start_of(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in parentheses and may hold anything, parentheses included.
+    let mut fields = stat.get(stat.rfind(')')? + 1..)?.split_ascii_whitespace();
+    match fields.next()? {
+        "Z" | "X" => None,
+        _alive => fields.nth(18)?.parse().ok(),
+    }
+}
+
+fn is_mounted(path: &Path) -> bool {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let path = path.to_string_lossy();
+    mounts.lines().any(|line| line.split(' ').nth(1) == Some(&path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn what_a_killed_run_left_is_cleaned_and_what_a_living_one_has_is_not() {
+        let root = tempfile::tempdir().unwrap();
+        let mut left = Command::new("sleep").arg("60").spawn().unwrap();
+        let (pid, start) = (left.id(), start_of(left.id()).unwrap());
+        let thing = Thing::Process { pid, start };
+        // Of a process that was never there, as pids end below this.
+        let dead = root.path().join("99999999-1");
+        fs::create_dir(&dead).unwrap();
+        fs::write(dead.join(LIST), serde_json::to_string(&thing).unwrap() + "\n{\"made\":\"mou").unwrap();
+        let mut mine = Lab::open(root.path()).unwrap();
+        let mut other = Command::new("sleep").arg("60").spawn().unwrap();
+        let of_mine = Thing::Process { pid: other.id(), start: start_of(other.id()).unwrap() };
+        mine.note(of_mine).unwrap();
+        assert_eq!(clean(root.path()).unwrap(), 1);
+        assert!(!dead.exists());
+        assert_eq!((start_of(pid), start_of(other.id()).is_some()), (None, true));
+        left.wait().unwrap();
+        let folder = mine.folder().to_owned();
+        mine.close().unwrap();
+        assert!(!folder.exists() && start_of(other.id()).is_none());
+        other.wait().unwrap();
+    }
+}
