@@ -6,7 +6,7 @@
 
 use std::io::Cursor;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use openraft::storage::{RaftStateMachine, Snapshot};
@@ -36,6 +36,8 @@ pub struct Machine<S> {
     group: GroupId,
     applied: Arc<RwLock<Applied<S>>>,
     snapshots: Arc<dyn Snapshots>,
+    /// What the newest snapshot on disk has. Held while one is written.
+    saved: Arc<Mutex<Option<LogId>>>,
     /// How large the newest snapshot is.
     snapshot_bytes: Arc<AtomicU64>,
     fault: Fault,
@@ -47,6 +49,7 @@ impl<S> Clone for Machine<S> {
             group: self.group,
             applied: Arc::clone(&self.applied),
             snapshots: Arc::clone(&self.snapshots),
+            saved: Arc::clone(&self.saved),
             snapshot_bytes: Arc::clone(&self.snapshot_bytes),
             fault: self.fault.clone(),
         }
@@ -86,8 +89,9 @@ impl<S: StateMachine> Machine<S> {
             restore(&mut applied, &bytes)?;
             snapshot_bytes.store(bytes.len() as u64, Ordering::Relaxed);
         }
+        let saved = Arc::new(Mutex::new(applied.last));
         let (applied, snapshot_bytes) = (Arc::new(RwLock::new(applied)), Arc::new(snapshot_bytes));
-        Ok(Self { group, applied, snapshots, snapshot_bytes, fault })
+        Ok(Self { group, applied, snapshots, saved, snapshot_bytes, fault })
     }
 
     pub fn snapshot_bytes(&self) -> Arc<AtomicU64> {
@@ -138,8 +142,15 @@ impl<S: StateMachine> Machine<S> {
         }
     }
 
-    fn save(&self, bytes: &[u8]) -> Result<(), SnapshotError> {
+    /// Puts a snapshot in place of the one before, unless that is newer: raft may receive one while it
+    /// makes one of its own, and forgets the log before the newer of the two.
+    fn save(&self, bytes: &[u8], last: Option<LogId>) -> Result<(), SnapshotError> {
+        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
+        if *saved > last {
+            return Ok(());
+        }
         self.snapshots.save(self.group, bytes)?;
+        *saved = last;
         self.snapshot_bytes.store(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -152,7 +163,7 @@ impl<S: StateMachine> RaftSnapshotBuilder<Types> for Machine<S> {
                 let applied = me.read();
                 (encode(&applied), meta(applied.last, &applied.membership))
             };
-            me.save(&bytes)?;
+            me.save(&bytes, meta.last_log_id)?;
             Ok(Snapshot { meta, snapshot: Box::new(Cursor::new(bytes)) })
         })
         .await
@@ -195,8 +206,12 @@ impl<S: StateMachine> RaftStateMachine<Types> for Machine<S> {
             // Looked at before it replaces the one on disk; durable before raft hears of it, as raft
             // will then forget the log before it.
             let bytes = snapshot.get_ref();
-            restore(&mut me.write(), bytes)?;
-            me.save(bytes)
+            let last = {
+                let mut applied = me.write();
+                restore(&mut applied, bytes)?;
+                applied.last
+            };
+            me.save(bytes, last)
         })
         .await
     }
@@ -258,4 +273,105 @@ fn restore<S: StateMachine>(applied: &mut Applied<S>, bytes: &[u8]) -> Result<()
     applied.membership = stored.membership;
     applied.clock.heard(stored.clock_ms);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::CommittedLeaderId;
+
+    use super::*;
+    use crate::machine::RestoreError;
+    use crate::memory::MemorySnapshots;
+
+    const GROUP: GroupId = GroupId(1);
+
+    /// Remembers the last operation.
+    struct Last(Vec<u8>);
+
+    impl StateMachine for Last {
+        fn apply(&mut self, _meta: &EntryMeta, op: &bytes::Bytes) -> bytes::Bytes {
+            self.0 = op.to_vec();
+            op.clone()
+        }
+
+        fn snapshot(&self) -> Vec<u8> {
+            self.0.clone()
+        }
+
+        fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
+            self.0 = snapshot.to_vec();
+            Ok(())
+        }
+    }
+
+    /// A disk on which the first save is overtaken by the second, if anybody begins one meanwhile.
+    #[derive(Default)]
+    struct Slow {
+        files: MemorySnapshots,
+        saves: Mutex<u32>,
+        saved: std::sync::Condvar,
+    }
+
+    impl Snapshots for Slow {
+        fn save(&self, group: GroupId, bytes: &[u8]) -> Result<(), SnapshotError> {
+            let mut saves = self.saves.lock().unwrap();
+            *saves += 1;
+            if *saves == 1 {
+                let overtaken = |saves: &mut u32| *saves < 3;
+                let (guard, _) =
+                    self.saved.wait_timeout_while(saves, Duration::from_millis(300), overtaken).unwrap();
+                drop(guard);
+                return self.files.save(group, bytes);
+            }
+            self.files.save(group, bytes)?;
+            *saves += 1;
+            self.saved.notify_all();
+            Ok(())
+        }
+
+        fn load(&self, group: GroupId) -> Result<Option<Vec<u8>>, SnapshotError> {
+            self.files.load(group)
+        }
+    }
+
+    fn machine(snapshots: &Arc<impl Snapshots>) -> Machine<Last> {
+        let snapshots = Arc::clone(snapshots) as Arc<dyn Snapshots>;
+        Machine::open(GROUP, snapshots, Fault::none(), Last(Vec::new())).unwrap()
+    }
+
+    fn entry(index: u64) -> Entry {
+        let payload = EntryPayload::Normal(Proposal {
+            clock_ms: index,
+            seed: 0,
+            ops: vec![bytes::Bytes::from(index.to_string())],
+        });
+        Entry { log_id: LogId::new(CommittedLeaderId::new(1, 1), index), payload }
+    }
+
+    /// raft builds a snapshot in a task of its own, and may install a newer one from the leader before
+    /// that has been written.
+    #[tokio::test]
+    async fn a_snapshot_that_is_late_does_not_replace_a_newer_one() {
+        let leaders = Arc::new(MemorySnapshots::new());
+        let mut leader = machine(&leaders);
+        leader.apply([entry(1), entry(2)]).await.unwrap();
+        let newer = leader.build_snapshot().await.unwrap();
+
+        let mine = Arc::new(Slow::default());
+        let mut follower = machine(&mine);
+        follower.apply([entry(1)]).await.unwrap();
+        let mut builder = follower.get_snapshot_builder().await;
+        let building = async { builder.build_snapshot().await };
+        let installing = async {
+            while *mine.saves.lock().unwrap() == 0 {
+                tokio::task::yield_now().await;
+            }
+            follower.install_snapshot(&newer.meta, newer.snapshot).await.unwrap();
+        };
+        let (built, ()) = tokio::join!(building, installing);
+        built.unwrap();
+        let kept = follower.get_current_snapshot().await.unwrap().unwrap();
+        assert_eq!(kept.meta.last_log_id.map(|id| id.index), Some(2));
+        assert_eq!(machine(&mine).read().machine.0, b"2");
+    }
 }
