@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -10,7 +10,7 @@ use clap::{Parser, Subcommand};
     version,
     about = "Judges whether a farm kept its promises while it was being broken",
     after_help = "Exit codes: 0 every promise was kept, 1 one was broken, 2 the tool itself failed or the\n\
-                  history can not be judged, 4 there is no verdict."
+                  history can not be judged, 3 it was stopped, 4 there is no verdict."
 )]
 pub struct Line {
     #[command(subcommand)]
@@ -29,6 +29,13 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Break a farm of real agents on this machine, and judge what survived
+    #[command(
+        after_help = "Agents and clients run in network namespaces of their own, which needs root. The same\n\
+                            seed chooses the same nodes.\n\n\
+                            Example:\n  sudo holdfast-chaos run chaos/experiments/kill-a-node.toml --seed 7"
+    )]
+    Run(Run),
     /// Remove what runs that were killed have left
     #[command(after_help = "Namespaces, mounts, control groups and processes of runs that are no more.\n\n\
                             Example:\n  sudo holdfast-chaos clean")]
@@ -43,4 +50,20 @@ pub enum Verb {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    /// What is to be broken
+    #[arg(value_name = "EXPERIMENT.toml")]
+    pub experiment: PathBuf,
+    /// What chance is made of [default: drawn, and told]
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Where the history, the plan and the logs are kept [default: ./chaos-SEED]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// The program to be tested [default: holdfast beside this one, or on the PATH]
+    #[arg(long, value_name = "PATH")]
+    pub holdfast: Option<PathBuf>,
 }

@@ -26,6 +26,8 @@ enum Lack {
     #[error("{0}")]
     Words(String),
     #[error(transparent)]
+    Network(#[from] crate::network::NetworkError),
+    #[error(transparent)]
     Cgroup(#[from] crate::cgroup::CgroupError),
     #[error(transparent)]
     Lab(#[from] LabError),

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   args ──> check ──> History (JSON lines) ──> one checker per promise ──> Report
-//!        └─> doctor ─> one probe per fault ──> Lab: what was made, and how it is undone
+//!        ├─> doctor ─> one probe per fault ──> Lab: what was made, and how it is undone
+//!        └─> run ────> Farm on Hosts, Workload, faults ──> Journal (a history) ──> check
 //! ```
 //!
 //! A history is all that a checker sees: whoever has one, of whatever farm, can have it judged.
@@ -13,13 +14,23 @@ mod cgroup;
 mod check;
 mod command;
 mod doctor;
+mod experiment;
+mod farm;
 mod history;
+mod journal;
 mod lab;
+mod network;
 mod report;
+mod run;
+mod workload;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser as _;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use args::{Line, Verb};
 use report::Exit;
@@ -38,6 +49,7 @@ fn main() -> ExitCode {
         Verb::Check { history, json } => check(&history, json),
         Verb::Doctor { json } => doctor(json),
         Verb::Clean => clean(),
+        Verb::Run(wish) => run(&wish),
     }
 }
 
@@ -51,6 +63,7 @@ fn doctor(json: bool) -> ExitCode {
             println!("{:<24}{reason}\n{:<24}instead: {instead}", "", "");
         }
     };
+    tidy_up();
     match doctor::run(&lab::root(), tell) {
         Ok(findings) => {
             if json {
@@ -59,6 +72,58 @@ fn doctor(json: bool) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => failed("examine this machine", &error),
+    }
+}
+
+fn run(wish: &args::Run) -> ExitCode {
+    let experiment = match experiment::Experiment::load(&wish.experiment) {
+        Ok(experiment) => experiment,
+        Err(error) => {
+            eprintln!("error: can not run {}: {error}", wish.experiment.display());
+            eprintln!("  chaos/experiments/ has some that can be run");
+            return Exit::Harness.into();
+        }
+    };
+    let seed = wish.seed.unwrap_or_else(rand::random);
+    let out = wish.out.clone().unwrap_or_else(|| PathBuf::from(format!("chaos-{seed}")));
+    let beside = || Some(std::env::current_exe().ok()?.with_file_name("holdfast"));
+    let holdfast = wish.holdfast.clone().or_else(|| beside().filter(|path| path.exists()));
+    let wish = run::Wish {
+        experiment: &experiment,
+        seed,
+        folder: out.clone(),
+        holdfast: holdfast.unwrap_or_else(|| PathBuf::from("holdfast")),
+        stop: Arc::default(),
+    };
+    for signal in [SIGINT, SIGTERM] {
+        // A second one ends it at once, and leaves the rest to `clean`.
+        let registered = flag::register_conditional_default(signal, Arc::clone(&wish.stop))
+            .and_then(|_| flag::register(signal, Arc::clone(&wish.stop)));
+        if let Err(error) = registered {
+            eprintln!("warning: a signal will leave things behind: {error}");
+        }
+    }
+    tidy_up();
+    eprintln!("{}: {}", experiment.name, experiment.steady_state);
+    match run::run(&wish, |doing| eprintln!("{doing}")) {
+        Ok(report) => {
+            print!("{}", report.text());
+            println!("history: {}", out.join("history.jsonl").display());
+            report.exit().into()
+        }
+        Err(error) => {
+            eprintln!("error: there is no verdict: {error}");
+            eprintln!("  {} keeps what there is; `holdfast-chaos clean` removes what is left", out.display());
+            let exit = if matches!(error, run::RunError::Aborted) { Exit::Aborted } else { Exit::Harness };
+            exit.into()
+        }
+    }
+}
+
+/// What others have left may be in the way.
+fn tidy_up() {
+    if let Err(error) = lab::clean(&lab::root()) {
+        eprintln!("warning: what an earlier run has left can not be removed: {error}");
     }
 }
 

@@ -12,6 +12,8 @@ pub enum Exit {
     Violated,
     /// The history, or the tool itself.
     Harness,
+    /// Somebody stopped it.
+    Aborted,
     Inconclusive,
 }
 
@@ -21,6 +23,7 @@ impl Exit {
             Self::Kept => 0,
             Self::Violated => 1,
             Self::Harness => 2,
+            Self::Aborted => 3,
             Self::Inconclusive => 4,
         }
     }

@@ -1,45 +1,30 @@
 //! Faults of the network: two hosts of our own on a bridge, and datagrams between them.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::time::Duration;
 
-use super::{Lack, lack, needs_root};
+use super::{Lack, lack};
 use crate::command::run;
-use crate::lab::{Lab, Thing};
+use crate::lab::Lab;
+use crate::network::{self, Host};
 
 /// For a datagram between two namespaces of one machine.
 const ARRIVES: Duration = Duration::from_millis(500);
 const LOSS_PERCENT: u32 = 40;
 const SAMPLES: usize = 500;
 
-/// Two hosts, each in a namespace of its own, and the bridge in a third.
+/// Two hosts, and a socket on each.
 struct Pair {
-    names: [String; 2],
+    hosts: Vec<Host>,
     sockets: [UdpSocket; 2],
 }
 
 impl Pair {
     fn new(lab: &mut Lab) -> Result<Self, Lack> {
-        needs_root()?;
-        let middle = lab.name("m");
-        let names = [lab.name("a"), lab.name("b")];
-        for name in [&middle, &names[0], &names[1]] {
-            lab.note(Thing::Namespace { name: name.clone() })?;
-            run("ip", &["netns", "add", name])?;
-        }
-        // What is in a namespace goes with it.
-        run("ip", &["-n", &middle, "link", "add", "bridge", "type", "bridge"])?;
-        run("ip", &["-n", &middle, "link", "set", "bridge", "up"])?;
-        for (number, name) in names.iter().enumerate() {
-            let port = format!("port{number}");
-            run("ip", &["-n", &middle, "link", "add", &port, "type", "veth", "peer", "eth0", "netns", name])?;
-            run("ip", &["-n", &middle, "link", "set", &port, "master", "bridge", "up"])?;
-            run("ip", &["-n", name, "addr", "add", &format!("{}/24", address(number)), "dev", "eth0"])?;
-            run("ip", &["-n", name, "link", "set", "eth0", "up"])?;
-        }
-        let sockets = [socket(&names[0], 0)?, socket(&names[1], 1)?];
-        Ok(Self { names, sockets })
+        let hosts = network::hosts(lab, 2)?;
+        let sockets = [socket(&hosts[0])?, socket(&hosts[1])?];
+        Ok(Self { hosts, sockets })
     }
 
     /// How many of so many datagrams from one to the other arrive.
@@ -57,7 +42,7 @@ impl Pair {
     }
 
     fn firewall(&self, host: usize, rule: &str) -> Result<(), Lack> {
-        let name = &self.names[host];
+        let name = &self.hosts[host].name;
         let nft = |words: &[&str]| run("ip", &[&["netns", "exec", name.as_str(), "nft"][..], words].concat());
         nft(&["add", "table", "inet", "chaos"])?;
         nft(&["add", "chain", "inet", "chaos", "in", "{ type filter hook input priority 0 ; }"])?;
@@ -78,23 +63,18 @@ impl Pair {
     }
 }
 
-fn address(number: usize) -> Ipv4Addr {
-    Ipv4Addr::new(10, 231, 77, if number == 0 { 1 } else { 2 })
-}
-
-/// A socket stays in the namespace in which it was made, whoever uses it.
-fn socket(name: &str, number: usize) -> Result<UdpSocket, Lack> {
-    let namespace = std::fs::File::open(format!("/run/netns/{name}"))?;
+/// A socket stays on the host on which it was made, whoever uses it.
+fn socket(host: &Host) -> Result<UdpSocket, Lack> {
+    let host = host.clone();
     let made = std::thread::spawn(move || -> io::Result<UdpSocket> {
-        let kind = rustix::thread::LinkNameSpaceType::Network;
-        rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(kind))?;
-        let socket = UdpSocket::bind(SocketAddr::from((address(number), 7_777)))?;
+        host.enter()?;
+        let socket = UdpSocket::bind((host.address, 7_777))?;
         socket.set_read_timeout(Some(ARRIVES))?;
         Ok(socket)
     });
     match made.join() {
         Ok(socket) => Ok(socket?),
-        Err(_) => lack("a thread in a namespace panicked"),
+        Err(_) => lack("a thread on a host of our own panicked"),
     }
 }
 
@@ -105,7 +85,7 @@ pub(super) fn namespaces(lab: &mut Lab) -> Result<(), Lack> {
 pub(super) fn partition(lab: &mut Lab) -> Result<(), Lack> {
     let pair = Pair::new(lab)?;
     pair.works()?;
-    pair.firewall(1, &format!("ip saddr {} drop", address(0)))?;
+    pair.firewall(1, &format!("ip saddr {} drop", pair.hosts[0].address))?;
     if pair.arrive(0, 5)? > 0 {
         return lack("what was cut arrives");
     }

@@ -2,6 +2,7 @@
 //! promise is found by its own checker.
 
 #![allow(clippy::unwrap_used, reason = "a test that can not go on should say where")]
+#![allow(clippy::print_stdout, reason = "a test that is not run says why")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -97,9 +98,109 @@ fn left() -> Vec<String> {
     left
 }
 
-/// The only test that makes something on this machine, so that what is left is its own.
+/// Tests that make something on this machine take turns, so that what is left is their own.
+static MACHINE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+/// The program to be tested, as built by `cargo test --workspace`, where a farm can be made at all.
+fn farm_is_possible() -> bool {
+    let holdfast = Path::new(env!("CARGO_BIN_EXE_holdfast-chaos")).with_file_name("holdfast");
+    let is_root =
+        std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0);
+    let has_ip = Command::new("ip").arg("-V").output().is_ok();
+    let possible = holdfast.exists() && is_root && has_ip;
+    if !possible {
+        println!("not run: a farm needs root, iproute2 and {}", holdfast.display());
+    }
+    possible
+}
+
+fn experiment(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments").join(name)
+}
+
+#[test]
+fn a_farm_keeps_its_promises_while_a_node_is_killed() {
+    let _turn = MACHINE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !farm_is_possible() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let said = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos"))
+        .args(["run", "--seed", "7", "--out"])
+        .args([&out, &experiment("kill-a-node.toml")])
+        .output()
+        .unwrap();
+    assert_eq!(said.status.code(), Some(0), "{}", text(&said));
+    assert_eq!(left(), Vec::<String>::new());
+    // The fault has bitten: another process runs under the same name, and somebody was refused.
+    let history = std::fs::read_to_string(out.join("history.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> =
+        history.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let plan: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(out.join("plan.json")).unwrap()).unwrap();
+    let killed = &plan["steps"][0]["node"];
+    let of = |event: &str| lines.iter().filter(|line| line["event"] == event).cloned().collect::<Vec<_>>();
+    let pids: Vec<u64> = of("sample")
+        .iter()
+        .filter(|sample| sample["node"] == *killed)
+        .map(|sample| sample["pid"].as_u64().unwrap())
+        .collect();
+    assert!(pids.len() == 2 && pids[0] != pids[1], "{pids:?}");
+    assert!(of("return").iter().any(|told| told["outcome"] != "ok"));
+    // The same history with one acknowledged write gone is judged otherwise.
+    let lost = dir.path().join("lost.jsonl");
+    std::fs::write(&lost, history.replace("\"entries\":[\"0-0\",", "\"entries\":[")).unwrap();
+    let said = check(&lost, &[]);
+    assert_eq!(said.status.code(), Some(1), "{}", text(&said));
+}
+
+#[test]
+fn a_run_that_is_stopped_or_killed_leaves_nothing() {
+    let _turn = MACHINE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !farm_is_possible() {
+        return;
+    }
+    for (signal, code) in [("-INT", Some(3)), ("-KILL", None)] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut run = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos"))
+            .args(["run", "--seed", "7", "--out"])
+            .args([&dir.path().join("run"), &experiment("kill-a-node.toml")])
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        // The farm forms, and is steady.
+        let began = std::time::Instant::now();
+        while !dir.path().join("run/history.jsonl").exists() {
+            assert!(began.elapsed() < std::time::Duration::from_secs(120), "no farm");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        let sent = Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        assert_eq!(run.wait().unwrap().code(), code);
+        if code.is_none() {
+            assert!(!left().is_empty(), "a kill leaves the farm");
+            let said = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos")).arg("clean").output().unwrap();
+            assert_eq!(said.status.code(), Some(0), "{}", text(&said));
+        }
+        assert_eq!(left(), Vec::<String>::new(), "{signal}");
+    }
+}
+
+#[test]
+fn what_is_no_experiment_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.toml");
+    std::fs::write(&path, "name = 1\n").unwrap();
+    let said = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos")).arg("run").arg(&path).output().unwrap();
+    assert_eq!(said.status.code(), Some(2));
+    assert!(text(&said).contains("can not run"), "{}", text(&said));
+}
+
 #[test]
 fn the_doctor_tells_of_every_fault_and_leaves_nothing_even_when_it_is_killed() {
+    let _turn = MACHINE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let doctor = || Command::new(env!("CARGO_BIN_EXE_holdfast-chaos")).args(["doctor", "--json"]).output();
     let said = doctor().unwrap();
     assert_eq!(said.status.code(), Some(0), "{}", text(&said));

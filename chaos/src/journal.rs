@@ -1,0 +1,67 @@
+//! Writes a history while it happens.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write as _};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use crate::history::{Event, Op, Outcome, Record, Run};
+
+/// A history that is being written. Clones write into the same.
+#[derive(Clone)]
+pub struct Journal {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    began: Instant,
+    next: AtomicU64,
+    file: Mutex<(BufWriter<File>, io::Result<()>)>,
+}
+
+impl Journal {
+    /// Begins a history.
+    ///
+    /// # Errors
+    /// When the file can not be made.
+    pub fn create(path: &Path, run: Run) -> io::Result<Self> {
+        let file = Mutex::new((BufWriter::new(File::create_new(path)?), Ok(())));
+        let inner = Inner { began: Instant::now(), next: AtomicU64::new(1), file };
+        let journal = Self { inner: Arc::new(inner) };
+        journal.note(Event::Run(run));
+        Ok(journal)
+    }
+
+    /// Notes what happens now.
+    pub fn note(&self, event: Event) {
+        let mut file = self.inner.file.lock().unwrap_or_else(PoisonError::into_inner);
+        // Under the lock, so that the lines are in the order of their times.
+        let t_us = i64::try_from(self.inner.began.elapsed().as_micros()).unwrap_or(i64::MAX);
+        let line = serde_json::to_string(&Record { t_us, event }).expect("plain data always serialises");
+        let (writer, result) = &mut *file;
+        if result.is_ok() {
+            *result = writeln!(writer, "{line}");
+        }
+    }
+
+    /// A client calls, and is told.
+    pub fn call(&self, client: u32, op: Op, ask: impl FnOnce() -> Outcome) -> Outcome {
+        let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
+        self.note(Event::Call { id, client, op });
+        let outcome = ask();
+        self.note(Event::Return { id, outcome: outcome.clone() });
+        outcome
+    }
+
+    /// Writes out what was noted.
+    ///
+    /// # Errors
+    /// When anything could not be written: the history is then not whole.
+    pub fn finish(&self) -> io::Result<()> {
+        let mut file = self.inner.file.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut file.1, Ok(()))?;
+        file.0.flush()
+    }
+}

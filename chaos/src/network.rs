@@ -1,0 +1,100 @@
+//! Hosts of our own: a network namespace each, on a bridge in another.
+//!
+//! ```text
+//!   hfc…1 eth0 10.231.77.1 ──┐
+//!   hfc…2 eth0 10.231.77.2 ──┼── bridge in hfc…m
+//!   hfc…3 eth0 10.231.77.3 ──┘
+//! ```
+//!
+//! The addresses are the same in every lab, as nothing of it is seen outside.
+
+use std::fs::File;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd as _;
+use std::process::Command;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::command::{CommandError, run};
+use crate::lab::{Lab, LabError, Thing};
+
+/// A host.
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// Its namespace.
+    pub name: String,
+    pub address: Ipv4Addr,
+}
+
+/// Why there is no network.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    #[error("network namespaces need root")]
+    Root,
+    #[error(transparent)]
+    Lab(#[from] LabError),
+}
+
+impl From<CommandError> for NetworkError {
+    fn from(error: CommandError) -> Self {
+        Self::Lab(error.into())
+    }
+}
+
+/// Makes so many hosts that reach each other. They end with the lab.
+///
+/// # Errors
+/// Without root, iproute2 or the kernel's leave.
+pub fn hosts(lab: &mut Lab, count: u8) -> Result<Vec<Host>, NetworkError> {
+    if !crate::lab::is_root() {
+        return Err(NetworkError::Root);
+    }
+    let middle = lab.name("m");
+    namespace(lab, &middle)?;
+    // What is in a namespace goes with it.
+    run("ip", &["-n", &middle, "link", "add", "bridge", "type", "bridge"])?;
+    run("ip", &["-n", &middle, "link", "set", "bridge", "up"])?;
+    let mut hosts = Vec::new();
+    for number in 1..=count {
+        let host = Host { name: lab.name(&number.to_string()), address: Ipv4Addr::new(10, 231, 77, number) };
+        namespace(lab, &host.name)?;
+        let port = format!("port{number}");
+        run(
+            "ip",
+            &["-n", &middle, "link", "add", &port, "type", "veth", "peer", "eth0", "netns", &host.name],
+        )?;
+        run("ip", &["-n", &middle, "link", "set", &port, "master", "bridge", "up"])?;
+        run("ip", &["-n", &host.name, "addr", "add", &format!("{}/24", host.address), "dev", "eth0"])?;
+        for link in ["lo", "eth0"] {
+            run("ip", &["-n", &host.name, "link", "set", link, "up"])?;
+        }
+        hosts.push(host);
+    }
+    Ok(hosts)
+}
+
+fn namespace(lab: &mut Lab, name: &str) -> Result<(), NetworkError> {
+    lab.note(Thing::Namespace { name: name.to_owned() })?;
+    run("ip", &["netns", "add", name])?;
+    Ok(())
+}
+
+impl Host {
+    /// A program that runs on it.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name, program]);
+        command
+    }
+
+    /// Moves the calling thread onto it, for good: give it a thread of its own.
+    ///
+    /// # Errors
+    /// When the host is no more.
+    pub fn enter(&self) -> io::Result<()> {
+        let namespace = File::open(format!("/run/netns/{}", self.name))?;
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        Ok(())
+    }
+}
