@@ -12,6 +12,7 @@
 //! nothing has to be taken back. Traffic comes when the node says that it is ready, not before.
 
 mod descriptors;
+mod folder;
 mod ports;
 mod signals;
 
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use node_consensus::Groups;
 use node_security::SecurityError;
-use node_storage::{Database, DirLock, Facts, StorageError, files};
+use node_storage::{Database, Facts, StorageError, files};
 use proto::peer::Phase;
 
 use crate::api::admin;
@@ -97,12 +98,8 @@ pub enum AgentError {
 /// What kept it from starting, or the fault that ended it.
 pub async fn run(config: Config) -> Result<(), AgentError> {
     let signals = signals::Signals::new().map_err(AgentError::Signals)?;
-    let storage = |path: &PathBuf| {
-        let path = path.clone();
-        move |source| AgentError::Storage { path, source }
-    };
     let data_dir = &config.node.data_dir;
-    let _alone = DirLock::acquire(data_dir).map_err(storage(data_dir))?;
+    let _alone = folder::take(data_dir).await?;
     let identity = Arc::new(Identity::load(data_dir)?);
     let ports = Ports::bind(&config).await?;
     let tasks = Tasks::new();
