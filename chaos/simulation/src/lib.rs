@@ -1,0 +1,34 @@
+//! The product's own machines in virtual time, under faults that a seed decides.
+//!
+//! A simulation has two phases. In the first, *safety*, the network and the nodes misbehave as the seed
+//! says, and no invariant may break at any moment. In the second, *liveness*, every fault is gone, and
+//! everything has to converge and serve within a bounded (virtual) time. The same seed gives the same
+//! trace, byte for byte, which is what makes a failure worth looking at.
+//!
+//! Architecture Invariant: no ambient time, no ambient entropy, no order that depends on a hasher.
+
+mod trace;
+
+use serde::Serialize;
+
+pub use trace::Trace;
+
+/// What became of one seed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    pub seed: u64,
+    /// Of everything that happened: two runs of one seed have the same.
+    pub trace: u64,
+    /// Lines of the trace, so that a run in which nothing happened is seen.
+    pub events: u64,
+    pub violations: Vec<Violation>,
+}
+
+/// A promise that was broken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Violation {
+    pub invariant: &'static str,
+    /// Since the simulation began, by its own clock.
+    pub at_ms: u64,
+    pub what: String,
+}
