@@ -22,6 +22,7 @@ enum Version {
 pub enum Controller {
     Freezer,
     Cpu,
+    Memory,
 }
 
 impl Controller {
@@ -29,6 +30,7 @@ impl Controller {
         match self {
             Self::Freezer => "freezer",
             Self::Cpu => "cpu",
+            Self::Memory => "memory",
         }
     }
 }
@@ -38,6 +40,7 @@ impl Controller {
 pub struct Cgroup {
     path: PathBuf,
     version: Version,
+    controller: Controller,
 }
 
 /// Why there is no such group.
@@ -66,7 +69,7 @@ impl Cgroup {
         let path = root.join(name);
         lab.note(Thing::Cgroup { path: path.clone() })?;
         fs::create_dir(&path).map_err(|source| CgroupError::File { path: path.clone(), source })?;
-        Ok(Self { path, version })
+        Ok(Self { path, version, controller })
     }
 
     pub fn add(&self, pid: u32) -> Result<(), CgroupError> {
@@ -90,6 +93,27 @@ impl Cgroup {
             Version::One => says("freezer.state", "FROZEN"),
             Version::Two => says("cgroup.events", "frozen 1"),
         }
+    }
+
+    /// Lets it have so much memory, of what is asked for from now on.
+    pub fn limit_memory(&self, bytes: u64) -> Result<(), CgroupError> {
+        let file = match self.version {
+            Version::One => "memory.limit_in_bytes",
+            Version::Two => "memory.max",
+        };
+        write(&self.path.join(file), &bytes.to_string())
+    }
+
+    /// Takes away whatever it is limited by.
+    pub fn release(&self) -> Result<(), CgroupError> {
+        let (file, all) = match (self.controller, self.version) {
+            (Controller::Freezer, _) => return self.freeze(false),
+            (Controller::Cpu, Version::One) => ("cpu.cfs_quota_us", "-1"),
+            (Controller::Cpu, Version::Two) => ("cpu.max", "max"),
+            (Controller::Memory, Version::One) => ("memory.limit_in_bytes", "-1"),
+            (Controller::Memory, Version::Two) => ("memory.max", "max"),
+        };
+        write(&self.path.join(file), all)
     }
 
     /// Lets it have so many hundredths of a core.
@@ -170,7 +194,7 @@ mod tests {
         if let Err(error) = fs::create_dir(&path) {
             return println!("not run: {error}");
         }
-        let group = Cgroup { path, version };
+        let group = Cgroup { path, version, controller: Controller::Freezer };
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let start = crate::lab::start_of(child.id()).unwrap();
         lab.note(Thing::Process { pid: child.id(), start }).unwrap();

@@ -1,5 +1,6 @@
 //! One checker per promise. Each is a pure function of a history.
 
+mod agents;
 mod deploys;
 mod epochs;
 mod invalidation;
@@ -7,6 +8,7 @@ mod leaks;
 mod ledger;
 mod registers;
 mod requests;
+mod steadiness;
 
 use crate::history::History;
 use crate::report::Report;
@@ -22,6 +24,8 @@ pub fn all(history: &History) -> Report {
         deploys::check(history),
         requests::check(history),
         leaks::check(history),
+        agents::check(history),
+        steadiness::check(history),
     ];
     Report {
         experiment: history.run.experiment.clone(),

@@ -2,12 +2,15 @@
 
 mod disk;
 mod limits;
+mod link;
 mod network;
 mod process;
 
 use serde::Serialize;
 
 use crate::lab::{Lab, LabError};
+
+pub use limits::faketime;
 
 /// A kind of fault, and how to see that it bites.
 struct Probe {
@@ -29,6 +32,10 @@ enum Lack {
     Network(#[from] crate::network::NetworkError),
     #[error(transparent)]
     Cgroup(#[from] crate::cgroup::CgroupError),
+    #[error(transparent)]
+    Disk(#[from] crate::disk::DiskError),
+    #[error(transparent)]
+    Fault(#[from] crate::fault::FaultError),
     #[error(transparent)]
     Lab(#[from] LabError),
 }
@@ -81,6 +88,42 @@ const PROBES: &[Probe] = &[
         probe: network::loss,
     },
     Probe {
+        fault: "flapping link",
+        how: "nftables, off and on again",
+        instead: "partition, step by step; or install nftables",
+        probe: network::flapping,
+    },
+    Probe {
+        fault: "delay and jitter",
+        how: "a switch of our own over TAP devices",
+        instead: "pause; or load the kernel's module tun and run as root",
+        probe: link::delay,
+    },
+    Probe {
+        fault: "link loss and rate",
+        how: "the switch",
+        instead: "packet loss; or load the kernel's module tun and run as root",
+        probe: link::loss_and_rate,
+    },
+    Probe {
+        fault: "duplication",
+        how: "the switch",
+        instead: "nothing; load the kernel's module tun and run as root",
+        probe: link::duplication,
+    },
+    Probe {
+        fault: "reordering",
+        how: "the switch",
+        instead: "nothing; load the kernel's module tun and run as root",
+        probe: link::reordering,
+    },
+    Probe {
+        fault: "corruption",
+        how: "the switch, one bit of a frame",
+        instead: "packet loss, which it comes to behind checksums; or load the kernel's module tun",
+        probe: link::corruption,
+    },
+    Probe {
         fault: "power cut",
         how: "ext4 on a loop file, shut down without a flush",
         instead: "kill, which loses nothing that was written; or run as root with e2fsprogs and python3",
@@ -99,6 +142,18 @@ const PROBES: &[Probe] = &[
         probe: disk::failing_sync,
     },
     Probe {
+        fault: "slow fsync",
+        how: "strace, delaying the call",
+        instead: "CPU starvation; or install strace",
+        probe: disk::slow_sync,
+    },
+    Probe {
+        fault: "damaged files",
+        how: "bits turned, and ends cut off, in files of a program that is not running",
+        instead: "nothing: every system has it",
+        probe: disk::damage,
+    },
+    Probe {
         fault: "clock jump",
         how: "libfaketime",
         instead: "nothing; install libfaketime",
@@ -109,6 +164,12 @@ const PROBES: &[Probe] = &[
         how: "the cpu control group's quota",
         instead: "pause, again and again; or run as root",
         probe: limits::cpu,
+    },
+    Probe {
+        fault: "memory pressure",
+        how: "the memory control group's limit",
+        instead: "kill, which is what it ends in; or run as root",
+        probe: limits::memory,
     },
     Probe {
         fault: "no descriptors",

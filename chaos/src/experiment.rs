@@ -1,12 +1,30 @@
 //! What is to be broken, and what must hold: a TOML file.
+//!
+//! ```toml
+//! name = "pause the controller while a link is lossy"
+//! steady_state = "Whatever was stored is there, and counters count, at every server."
+//! nodes = 5
+//! steady_seconds = 3
+//! recovery_seconds_max = 60
+//!
+//! [[method]]
+//! faults = [{ fault = "pause", target = "controller" }, { fault = "loss", percent = 20, target = "any" }]
+//! seconds = 8
+//! then_seconds = 5
+//! ```
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+pub use crate::fault::Fault;
 
 /// A farm smaller than this has no quorum without one; larger ones do not fit a laptop.
 const NODES: std::ops::RangeInclusive<u8> = 3..=9;
 const SECONDS_MAX: u64 = 24 * 3_600;
+/// Faults at a time. More than a few of them can not be told apart in a report.
+const FAULTS_MAX: usize = 12;
 
 /// An experiment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,30 +34,79 @@ pub struct Experiment {
     /// What must be true before and after, in the users' terms.
     pub steady_state: String,
     pub nodes: u8,
+    /// The nodes are dealt out over so many zones.
+    #[serde(default = "one")]
+    pub zones: u8,
     pub steady_seconds: u64,
     /// How long everything may take to be whole again.
     pub recovery_seconds_max: u64,
+    /// How often the method is gone through.
+    #[serde(default = "once")]
+    pub repeat: u32,
+    #[serde(default)]
+    pub abort: Abort,
     pub method: Vec<Step>,
 }
 
-/// One fault, after the one before it has ended.
+fn one() -> u8 {
+    1
+}
+
+fn once() -> u32 {
+    1
+}
+
+/// When to stop, and to put everything back, because going on would prove nothing or harm the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Abort {
+    pub memory_mib_min: u64,
+    pub disk_mib_min: u64,
+    /// Nobody was told of success for so long, in the whole farm.
+    pub silent_seconds_max: u64,
+}
+
+impl Default for Abort {
+    fn default() -> Self {
+        Self { memory_mib_min: 256, disk_mib_min: 512, silent_seconds_max: 180 }
+    }
+}
+
+/// Faults that begin and end together, after those before them have ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
-    pub fault: Fault,
-    pub target: Target,
-    /// How long it lasts, and how long nothing is done afterwards.
+    pub faults: Vec<Blow>,
+    /// How long they last, and how long nothing is done afterwards.
     pub seconds: u64,
     pub then_seconds: u64,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Fault {
-    /// kill -9 of the agent; it is started again.
-    Kill,
-    /// SIGSTOP, and SIGCONT.
-    Pause,
+/// A fault, and whom it hits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Map<String, Value>")]
+pub struct Blow {
+    pub target: Target,
+    #[serde(flatten)]
+    pub fault: Fault,
+}
+
+impl TryFrom<Map<String, Value>> for Blow {
+    type Error = String;
+
+    /// By hand, as serde takes no unknown key amiss beside a flattened enum, and a mistyped one would
+    /// silently be a default.
+    fn try_from(mut fields: Map<String, Value>) -> Result<Self, String> {
+        let target = fields.remove("target").ok_or("a fault has no target")?;
+        let target = serde_json::from_value(target).map_err(|error| format!("target: {error}"))?;
+        let fault: Fault =
+            serde_json::from_value(Value::Object(fields.clone())).map_err(|error| error.to_string())?;
+        let known = serde_json::to_value(&fault).map_err(|error| error.to_string())?;
+        match fields.keys().find(|key| known.get(key.as_str()).is_none()) {
+            Some(key) => Err(format!("the fault {} has no {key:?}", fault.name())),
+            None => Ok(Self { target, fault }),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +115,15 @@ pub enum Target {
     /// One of the nodes, by the seed.
     Any,
     Controller,
+    /// The node that leads most of the session groups.
+    Leader,
+    /// As many as the farm can do without, by the seed.
+    Minority,
+    /// Every node of one zone, by the seed.
+    Zone,
+    All,
+    /// Every node, one after the other; the farm is whole in between.
+    Each,
 }
 
 /// Why an experiment can not be run.
@@ -72,19 +148,51 @@ impl Experiment {
 
     fn parse(text: &str) -> Result<Self, ExperimentError> {
         let experiment: Self = toml::from_str(text)?;
-        let sense = |reason: String| Err(ExperimentError::Sense(reason));
-        if !NODES.contains(&experiment.nodes) {
-            return sense(format!("nodes must be {} to {}", NODES.start(), NODES.end()));
-        }
-        if experiment.method.is_empty() {
-            return sense("it breaks nothing: there is no [[method]]".to_owned());
-        }
-        let seconds = experiment.method.iter().flat_map(|step| [step.seconds, step.then_seconds]);
-        let all = seconds.chain([experiment.steady_seconds, experiment.recovery_seconds_max]);
-        if all.fold(0_u64, u64::saturating_add) > SECONDS_MAX {
-            return sense(format!("it takes more than {SECONDS_MAX} s"));
-        }
+        experiment.make_sense().map_err(ExperimentError::Sense)?;
         Ok(experiment)
+    }
+
+    fn make_sense(&self) -> Result<(), String> {
+        if !NODES.contains(&self.nodes) {
+            return Err(format!("nodes must be {} to {}", NODES.start(), NODES.end()));
+        }
+        if self.zones == 0 || self.zones > self.nodes {
+            return Err("zones must be at least 1, and no more than there are nodes".to_owned());
+        }
+        if self.method.is_empty() || self.repeat == 0 {
+            return Err("it breaks nothing: there is no [[method]]".to_owned());
+        }
+        for step in &self.method {
+            if step.faults.is_empty() || step.faults.len() > FAULTS_MAX {
+                return Err(format!("a step of the method has 1 to {FAULTS_MAX} faults"));
+            }
+            let each = step.faults.iter().filter(|blow| blow.target == Target::Each).count();
+            if each > 0 && step.faults.len() > 1 {
+                return Err("a fault that hits each node in turn is alone in its step".to_owned());
+            }
+            for blow in &step.faults {
+                blow.fault.make_sense()?;
+            }
+        }
+        let times = |step: &Step| {
+            let is_each = step.faults.iter().any(|blow| blow.target == Target::Each);
+            if is_each { u64::from(self.nodes) } else { 1 }
+        };
+        let steps = self
+            .method
+            .iter()
+            .map(|step| step.seconds.saturating_add(step.then_seconds).saturating_mul(times(step)));
+        let method = steps.fold(0_u64, u64::saturating_add).saturating_mul(self.repeat.into());
+        let all = [method, self.steady_seconds, self.recovery_seconds_max];
+        if all.into_iter().fold(0_u64, u64::saturating_add) > SECONDS_MAX {
+            return Err(format!("it takes more than {SECONDS_MAX} s"));
+        }
+        Ok(())
+    }
+
+    /// Every fault that it makes.
+    pub fn faults(&self) -> impl Iterator<Item = &Fault> {
+        self.method.iter().flat_map(|step| step.faults.iter().map(|blow| &blow.fault))
     }
 }
 
@@ -93,24 +201,30 @@ mod tests {
     use super::*;
 
     const GOOD: &str = "name = \"x\"\nsteady_state = \"s\"\nnodes = 3\nsteady_seconds = 1\n\
-                        recovery_seconds_max = 9\n[[method]]\nfault = \"kill\"\ntarget = \"any\"\nseconds = 1\n\
-                        then_seconds = 1\n";
+                        recovery_seconds_max = 9\n[[method]]\n\
+                        faults = [{ fault = \"kill\", target = \"any\" }]\nseconds = 1\nthen_seconds = 1\n";
 
     #[test]
     fn what_makes_no_sense_is_refused_with_words() {
-        assert_eq!(Experiment::parse(GOOD).unwrap().method[0].fault, Fault::Kill);
+        assert_eq!(Experiment::parse(GOOD).unwrap().method[0].faults[0].fault, Fault::Kill);
         for (from, to, wanted) in [
             ("nodes = 3", "nodes = 2", "3 to 9"),
+            ("nodes = 3", "nodes = 3\nzones = 4", "zones"),
+            ("nodes = 3", "nodes = 3\nrepeat = 0", "breaks nothing"),
             ("\"kill\"", "\"flood\"", "flood"),
+            ("\"kill\"", "\"loss\"", "percent"),
+            ("\"kill\"", "\"loss\", percent = 101", "percent"),
+            ("\"kill\"", "\"partition\", direction = \"up\"", "up"),
+            ("\"kill\"", "\"partition\", flap = 9", "flap"),
+            ("\"any\"", "\"some\"", "some"),
             ("name", "nmae", "nmae"),
-            ("seconds = 1\n\n", "", ""),
+            ("[{ fault = \"kill\", target = \"any\" }]", "[]", "1 to 12"),
+            ("\"any\" }", "\"each\" }, { fault = \"kill\", target = \"any\" }", "alone"),
             ("recovery_seconds_max = 9", "recovery_seconds_max = 99999999", "takes more"),
         ] {
-            if !GOOD.contains(from) {
-                continue;
-            }
+            assert!(GOOD.contains(from), "{from}");
             let error = Experiment::parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
-            assert!(error.contains(wanted), "{error}");
+            assert!(error.contains(wanted), "{to}: {error}");
         }
         let nothing = GOOD.split_once("[[method]]").unwrap().0.to_owned() + "method = []\n";
         assert!(Experiment::parse(&nothing).unwrap_err().to_string().contains("breaks nothing"));
@@ -120,7 +234,12 @@ mod tests {
     fn the_experiments_that_come_with_it_are_experiments() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments");
         let files = std::fs::read_dir(folder).unwrap().flatten();
-        let read: Vec<String> = files.map(|file| Experiment::load(&file.path()).unwrap().name).collect();
-        assert!(read.len() >= 2, "{read:?}");
+        let read: Vec<String> = files
+            .filter(|file| file.path().extension().is_some_and(|extension| extension == "toml"))
+            .map(|file| {
+                Experiment::load(&file.path()).unwrap_or_else(|error| panic!("{file:?}: {error}")).name
+            })
+            .collect();
+        assert!(read.len() >= 15, "{read:?}");
     }
 }

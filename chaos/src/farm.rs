@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use crate::command::{self, CommandError};
+use crate::disk::{Disk, DiskError};
 use crate::lab::{Lab, LabError, Thing, start_of};
 use crate::network::Host;
 
@@ -17,10 +18,34 @@ pub const REDIS_PORT: u16 = 7404;
 /// For a farm to form: some twenty raft groups on two busy cores.
 const FORM_MAX: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_millis(100);
+/// An agent's own patience with what does not end, and some.
+const STOPS_WITHIN: Duration = Duration::from_secs(60);
+/// Room for what a run stores, and little enough to be filled in a moment.
+const DISK_BYTES: u64 = 192 << 20;
+/// How deep an agent's processes are looked for: itself, its instances, and what they have started.
+const GENERATIONS: usize = 4;
+
+/// Lines of a log that say why an agent has ended.
+const LAST_WORDS: usize = 3;
 
 pub struct Farm {
     holdfast: PathBuf,
     pub nodes: Vec<Node>,
+}
+
+/// What a farm is made of.
+pub struct Ground<'a> {
+    pub hosts: Vec<Host>,
+    /// Where the nodes' files are.
+    pub folder: &'a Path,
+    /// The program to be tested.
+    pub holdfast: &'a Path,
+    /// The nodes are dealt out over so many.
+    pub zones: u8,
+    /// Each has a disk of its own, whose power can be cut.
+    pub disks: bool,
+    /// Each has a wall clock of its own, by this library.
+    pub clocks: Option<&'a Path>,
 }
 
 pub struct Node {
@@ -29,6 +54,13 @@ pub struct Node {
     config: PathBuf,
     socket: PathBuf,
     log: PathBuf,
+    data: PathBuf,
+    pub zone: String,
+    pub disk: Option<Disk>,
+    /// By how much its wall clock is off, in a file that libfaketime reads.
+    pub clock: Option<PathBuf>,
+    /// What has to be loaded for that.
+    clock_library: Option<PathBuf>,
     /// The agent, while it runs.
     agent: Option<Child>,
 }
@@ -41,7 +73,11 @@ pub enum FarmError {
     #[error(transparent)]
     Command(#[from] CommandError),
     #[error(transparent)]
+    Disk(#[from] DiskError),
+    #[error(transparent)]
     Lab(#[from] LabError),
+    #[error("{node} was told to stop and did not within {} s", STOPS_WITHIN.as_secs())]
+    NotStopped { node: String },
     #[error("`holdfast {verb}` printed what is not understood: {text}")]
     Answer { verb: String, text: String },
     #[error("the farm was not whole within {} s; its status was {status}", limit.as_secs())]
@@ -49,33 +85,64 @@ pub enum FarmError {
 }
 
 impl Farm {
-    /// Starts one agent a host, in folders below `folder`, and waits until they are a whole farm.
+    /// Starts one agent a host and waits until they are a whole farm.
     ///
     /// # Errors
     /// See [`FarmError`].
-    pub fn start(lab: &mut Lab, hosts: Vec<Host>, folder: &Path, holdfast: &Path) -> Result<Self, FarmError> {
-        let mut farm = Self { holdfast: holdfast.to_owned(), nodes: Vec::new() };
-        let mut join = None;
-        for (number, host) in hosts.into_iter().enumerate() {
-            let node = Node::lay_out(folder, &format!("node-{}", number + 1), host)?;
-            let config = node.config.to_string_lossy().into_owned();
-            match &join {
-                None => {
-                    let told = farm.json_on(&node, &["init", "--config", &config, "--json"])?;
-                    let line = told["join"].as_str().and_then(|line| line.strip_prefix("holdfast join "));
-                    let answer = || FarmError::Answer { verb: "init".to_owned(), text: told.to_string() };
-                    join = Some(line.ok_or_else(answer)?.to_owned());
-                }
-                Some(join) => {
-                    farm.json_on(&node, &["join", join, "--config", &config, "--json"])?;
-                }
-            }
+    pub fn start(lab: &mut Lab, ground: Ground<'_>) -> Result<Self, FarmError> {
+        let mut farm = Self { holdfast: ground.holdfast.to_owned(), nodes: Vec::new() };
+        for (number, host) in ground.hosts.iter().enumerate() {
+            let node = Node::lay_out(lab, &ground, number, host.clone())?;
             farm.nodes.push(node);
+            if number == 0 {
+                let config = farm.nodes[0].config.to_string_lossy().into_owned();
+                farm.json_on(&farm.nodes[0], &["init", "--config", &config, "--json"])?;
+            } else {
+                farm.join(number)?;
+            }
             farm.start_agent(lab, number)?;
             farm.wait(FORM_MAX, |status| status["quorum"] == true)?;
         }
         farm.wait_whole(FORM_MAX)?;
         Ok(farm)
+    }
+
+    /// Makes a node with an empty folder a member, by a token of a node that runs.
+    fn join(&self, number: usize) -> Result<(), FarmError> {
+        let running =
+            self.nodes.iter().enumerate().filter(|(other, node)| *other != number && node.agent.is_some());
+        let mut last = None;
+        for (_, node) in running {
+            let socket = node.socket.to_string_lossy();
+            let told = match self.json_on(node, &["--socket", &socket, "token", "create", "--json"]) {
+                Ok(told) => told,
+                Err(error) => {
+                    last = Some(error);
+                    continue;
+                }
+            };
+            let line = told["join"].as_str().and_then(|line| line.strip_prefix("holdfast join "));
+            let answer = || FarmError::Answer { verb: "token create".to_owned(), text: told.to_string() };
+            let join = line.ok_or_else(answer)?;
+            let config = self.nodes[number].config.to_string_lossy().into_owned();
+            match self.json_on(&self.nodes[number], &["join", join, "--config", &config, "--json"]) {
+                Ok(_) => return Ok(()),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or(FarmError::Answer { verb: "join".to_owned(), text: "nobody runs".to_owned() }))
+    }
+
+    /// What an operator does about a node whose data is gone or damaged: a new one in its place.
+    pub fn replace(&mut self, lab: &mut Lab, number: usize) -> Result<(), FarmError> {
+        self.kill(number);
+        let data = &self.nodes[number].data;
+        if data.exists() {
+            let file = |what| move |source| FarmError::File { what, path: data.clone(), source };
+            fs::remove_dir_all(data).map_err(file("remove"))?;
+        }
+        self.join(number)?;
+        self.start_agent(lab, number)
     }
 
     fn json_on(&self, node: &Node, words: &[&str]) -> Result<Value, FarmError> {
@@ -95,6 +162,12 @@ impl Farm {
         let log = File::options().create(true).append(true).open(&node.log).map_err(|e| file("open", e))?;
         let mut agent = node.host.command(&self.holdfast.to_string_lossy());
         agent.args(["agent", "--config"]).arg(&node.config);
+        if let (Some(library), Some(clock)) = (&node.clock_library, &node.clock) {
+            agent.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", clock);
+            // Time that is measured goes on as ever; the file is looked at again every second.
+            agent.env("DONT_FAKE_MONOTONIC", "1").env("FAKETIME_CACHE_DURATION", "1");
+            agent.env("FAKETIME_DONT_RESET", "1");
+        }
         let agent = agent.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         let agent = agent.map_err(|source| file("log to", source))?;
         if let Some(start) = start_of(agent.id()) {
@@ -115,12 +188,65 @@ impl Farm {
 
     /// SIGSTOP or SIGCONT.
     pub fn pause(&self, number: usize, paused: bool) {
-        let pid = self.nodes[number].agent.as_ref().and_then(|agent| i32::try_from(agent.id()).ok());
-        if let Some(pid) = pid.and_then(Pid::from_raw) {
-            let signal = if paused { Signal::STOP } else { Signal::CONT };
+        self.signal(number, if paused { Signal::STOP } else { Signal::CONT });
+    }
+
+    /// SIGTERM.
+    pub fn tell_to_stop(&self, number: usize) {
+        self.signal(number, Signal::TERM);
+    }
+
+    fn signal(&self, number: usize, signal: Signal) {
+        let pid = self.agent_pid(number).and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?));
+        if let Some(pid) = pid {
             // It may have ended by itself, which the status will tell.
             let _ended = kill_process(pid, signal);
         }
+    }
+
+    /// Waits for an agent that was told to stop.
+    pub fn wait_stopped(&mut self, number: usize) -> Result<(), FarmError> {
+        let began = Instant::now();
+        while self.is_running(number) {
+            if began.elapsed() > STOPS_WITHIN {
+                return Err(FarmError::NotStopped { node: self.nodes[number].name.clone() });
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Whether the agent has not ended, by itself or otherwise.
+    pub fn is_running(&mut self, number: usize) -> bool {
+        let node = &mut self.nodes[number];
+        if node.agent.as_mut().is_some_and(|agent| !matches!(agent.try_wait(), Ok(None))) {
+            node.agent = None;
+        }
+        node.agent.is_some()
+    }
+
+    /// The agent, and all that it has started.
+    pub fn pids(&self, number: usize) -> Vec<u32> {
+        let mut all: Vec<u32> = self.agent_pid(number).into_iter().collect();
+        let mut parents = all.clone();
+        for _ in 0..GENERATIONS {
+            parents = parents.into_iter().flat_map(children).collect();
+            all.extend(&parents);
+        }
+        all
+    }
+
+    pub fn data_dir(&self, number: usize) -> PathBuf {
+        self.nodes[number].data.clone()
+    }
+
+    pub fn has_data(&self, number: usize) -> bool {
+        self.nodes[number].data.join("identity").exists()
+    }
+
+    /// The folders of its databases.
+    pub fn databases(&self, number: usize) -> Vec<PathBuf> {
+        ["control.db", "sessions.db"].map(|name| self.nodes[number].data.join(name)).to_vec()
     }
 
     pub fn agent_pid(&self, number: usize) -> Option<u32> {
@@ -156,17 +282,33 @@ impl Farm {
 
     /// Waits until every node is ready and everything has all of its replicas.
     pub fn wait_whole(&self, limit: Duration) -> Result<(), FarmError> {
-        let count = self.nodes.len();
+        let names: Vec<&str> = self.nodes.iter().map(|node| node.name.as_str()).collect();
         let whole = |status: &Value| {
             let members = status["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+            // One that was replaced has left its name to another, and is down for good.
+            let is_ready = |name: &&str| {
+                members.iter().any(|member| {
+                    member["name"] == **name && member["state"] == "alive" && member["ready"] == true
+                })
+            };
             status["quorum"] == true
                 && status["controller"]["node"] != ""
-                && members.len() == count
-                && members.iter().all(|member| member["state"] == "alive" && member["ready"] == true)
+                && names.iter().all(is_ready)
                 && status["sessions"]["under_replicated"] == 0
                 && status["sessions"]["unavailable"] == 0
         };
         self.wait(limit, whole).map(drop)
+    }
+
+    pub fn hosts(&self) -> Vec<Host> {
+        self.nodes.iter().map(|node| node.host.clone()).collect()
+    }
+
+    /// The last that an agent has said.
+    pub fn last_words(&self, number: usize) -> String {
+        let log = fs::read_to_string(&self.nodes[number].log).unwrap_or_default();
+        let tail: Vec<&str> = log.lines().rev().take(LAST_WORDS).collect();
+        tail.into_iter().rev().collect::<Vec<_>>().join(" | ")
     }
 
     /// The place of the controller.
@@ -177,29 +319,48 @@ impl Farm {
     }
 }
 
+/// Of whatever thread of it.
+fn children(pid: u32) -> Vec<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
+}
+
 impl Node {
-    fn lay_out(folder: &Path, name: &str, host: Host) -> Result<Self, FarmError> {
-        let home = folder.join(name);
-        fs::create_dir_all(&home).map_err(|source| FarmError::File {
-            what: "make",
-            path: home.clone(),
-            source,
-        })?;
+    fn lay_out(lab: &mut Lab, ground: &Ground<'_>, number: usize, host: Host) -> Result<Self, FarmError> {
+        let name = format!("node-{}", number + 1);
+        let home = ground.folder.join(&name);
+        let file = |what, path: &Path| {
+            let path = path.to_owned();
+            move |source| FarmError::File { what, path, source }
+        };
+        fs::create_dir_all(&home).map_err(file("make", &home))?;
         let [config, socket, log] = ["agent.toml", "agent.sock", "agent.log"].map(|file| home.join(file));
+        let disk = if ground.disks { Some(Disk::new(lab, &name, DISK_BYTES)?) } else { None };
+        let data = disk.as_ref().map_or(home.as_path(), Disk::path).join("data");
+        let clock = ground.clocks.map(|_| home.join("clock"));
+        if let Some(clock) = &clock {
+            fs::write(clock, "+0\n").map_err(file("write", clock))?;
+        }
+        let zone = zone(number, ground.zones);
         let address = host.address;
         let text = format!(
-            "[node]\nname = \"{name}\"\nzone = \"a\"\ndata_dir = {data:?}\n\
+            "[node]\nname = \"{name}\"\nzone = \"{zone}\"\ndata_dir = {data:?}\n\
              [network]\nbind = \"{address}\"\nadvertise = \"{address}\"\n\
              [api]\nsocket = {socket:?}\n\
              [resp]\nbind = \"127.0.0.1:{REDIS_PORT}\"\n\
              [balancer]\nhttp = [\"{address}:8080\"]\n",
-            data = home.join("data"),
         );
-        fs::write(&config, text).map_err(|source| FarmError::File {
-            what: "write",
-            path: config.clone(),
-            source,
-        })?;
-        Ok(Self { name: name.to_owned(), host, config, socket, log, agent: None })
+        fs::write(&config, text).map_err(file("write", &config))?;
+        let clock_library = ground.clocks.map(Path::to_owned);
+        Ok(Self { name, host, config, socket, log, data, zone, disk, clock, clock_library, agent: None })
     }
+}
+
+/// Zones are named by letters, of which there are more than nodes.
+fn zone(number: usize, zones: u8) -> String {
+    let letters = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+    letters.get(number % usize::from(zones.max(1))).copied().unwrap_or("a").to_owned()
 }

@@ -21,7 +21,8 @@ beginning by one monotonic clock, and `event`:
   acted   controller, epoch, agent, accepted: an agent got an order, and obeyed or not
   runs    node, app, release: what a node runs at the end
   sample  node, pid, fds, threads, rss_kib: what an agent's process holds
-  phase   phase: steady, method, recovery or final begins
+  phase   phase: steady, method, recovery, after (steady again) or final begins
+  ended   node, reason: an agent has ended that nobody had ended
   fault   fault, targets [names], begins: a fault begins, or ends
 
 Operations, and what they are answered with:
@@ -85,6 +86,7 @@ pub enum Event {
         release: String,
     },
     Sample(Sample),
+    Ended(Ended),
     Phase {
         phase: Phase,
     },
@@ -162,12 +164,20 @@ pub struct Sample {
     pub rss_kib: u64,
 }
 
+/// An agent that has ended by itself, though nothing was done to it that excuses that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    pub node: String,
+    pub reason: String,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     Steady,
     Method,
     Recovery,
+    After,
     Final,
 }
 
@@ -309,6 +319,7 @@ impl Builder {
             | Event::Acted(_)
             | Event::Runs { .. }
             | Event::Sample(_)
+            | Event::Ended(_)
             | Event::Phase { .. }
             | Event::Fault { .. }) => self.history.events.push((t_us, event)),
         }

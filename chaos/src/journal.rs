@@ -18,6 +18,7 @@ pub struct Journal {
 struct Inner {
     began: Instant,
     next: AtomicU64,
+    answered: AtomicU64,
     file: Mutex<(BufWriter<File>, io::Result<()>)>,
 }
 
@@ -28,7 +29,8 @@ impl Journal {
     /// When the file can not be made.
     pub fn create(path: &Path, run: Run) -> io::Result<Self> {
         let file = Mutex::new((BufWriter::new(File::create_new(path)?), Ok(())));
-        let inner = Inner { began: Instant::now(), next: AtomicU64::new(1), file };
+        let inner =
+            Inner { began: Instant::now(), next: AtomicU64::new(1), answered: AtomicU64::new(0), file };
         let journal = Self { inner: Arc::new(inner) };
         journal.note(Event::Run(run));
         Ok(journal)
@@ -51,8 +53,16 @@ impl Journal {
         let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
         self.note(Event::Call { id, client, op });
         let outcome = ask();
+        if matches!(outcome, Outcome::Ok { .. }) {
+            self.inner.answered.fetch_add(1, Ordering::Relaxed);
+        }
         self.note(Event::Return { id, outcome: outcome.clone() });
         outcome
+    }
+
+    /// How many calls have succeeded.
+    pub fn answered(&self) -> u64 {
+        self.inner.answered.load(Ordering::Relaxed)
     }
 
     /// Writes out what was noted.

@@ -74,6 +74,11 @@ impl Lab {
         format!("hfc{}{short}", std::process::id())
     }
 
+    /// A name that nothing else of this lab has either.
+    pub fn unique(&self, short: &str) -> String {
+        self.name(&format!("{short}{}", self.made.len()))
+    }
+
     /// Writes down what is about to be made.
     ///
     /// # Errors

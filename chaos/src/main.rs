@@ -9,19 +9,24 @@
 //! A history is all that a checker sees: whoever has one, of whatever farm, can have it judged.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal prints")]
 
+mod abort;
 mod args;
 mod cgroup;
 mod check;
 mod command;
+mod disk;
 mod doctor;
 mod experiment;
 mod farm;
+mod fault;
 mod history;
 mod journal;
 mod lab;
+mod method;
 mod network;
 mod report;
 mod run;
+mod switch;
 mod workload;
 
 use std::path::PathBuf;
@@ -58,9 +63,9 @@ fn doctor(json: bool) -> ExitCode {
         if json {
             return;
         }
-        println!("{:<8}{:<16}{}", if finding.works { "works" } else { "absent" }, finding.fault, finding.how);
+        println!("{:<8}{:<20}{}", if finding.works { "works" } else { "absent" }, finding.fault, finding.how);
         if let (Some(reason), Some(instead)) = (&finding.reason, finding.instead) {
-            println!("{:<24}{reason}\n{:<24}instead: {instead}", "", "");
+            println!("{:<28}{reason}\n{:<28}instead: {instead}", "", "");
         }
     };
     tidy_up();
@@ -114,7 +119,7 @@ fn run(wish: &args::Run) -> ExitCode {
         Err(error) => {
             eprintln!("error: there is no verdict: {error}");
             eprintln!("  {} keeps what there is; `holdfast-chaos clean` removes what is left", out.display());
-            let exit = if matches!(error, run::RunError::Aborted) { Exit::Aborted } else { Exit::Harness };
+            let exit = if matches!(error, run::RunError::Aborted(_)) { Exit::Aborted } else { Exit::Harness };
             exit.into()
         }
     }

@@ -6,7 +6,8 @@
 //!   hfc…3 eth0 10.231.77.3 ──┘
 //! ```
 //!
-//! The addresses are the same in every lab, as nothing of it is seen outside.
+//! The addresses are the same in every lab, as nothing of it is seen outside. In place of the bridge there
+//! can be a [`Switch`] of our own, which does to frames what a kernel without netem does not.
 
 use std::fs::File;
 use std::io;
@@ -18,6 +19,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::command::{CommandError, run};
 use crate::lab::{Lab, LabError, Thing};
+use crate::switch::Switch;
 
 /// A host.
 #[derive(Debug, Clone)]
@@ -32,6 +34,8 @@ pub struct Host {
 pub enum NetworkError {
     #[error("network namespaces need root")]
     Root,
+    #[error("can not make a switch of TAP devices: {0}")]
+    Switch(io::Error),
     #[error(transparent)]
     Lab(#[from] LabError),
 }
@@ -42,36 +46,62 @@ impl From<CommandError> for NetworkError {
     }
 }
 
-/// Makes so many hosts that reach each other. They end with the lab.
+/// Makes so many hosts that reach each other over a bridge. They end with the lab.
 ///
 /// # Errors
 /// Without root, iproute2 or the kernel's leave.
 pub fn hosts(lab: &mut Lab, count: u8) -> Result<Vec<Host>, NetworkError> {
-    if !crate::lab::is_root() {
-        return Err(NetworkError::Root);
-    }
+    let hosts = namespaces(lab, count)?;
     let middle = lab.name("m");
     namespace(lab, &middle)?;
     // What is in a namespace goes with it.
     run("ip", &["-n", &middle, "link", "add", "bridge", "type", "bridge"])?;
     run("ip", &["-n", &middle, "link", "set", "bridge", "up"])?;
-    let mut hosts = Vec::new();
-    for number in 1..=count {
-        let host = Host { name: lab.name(&number.to_string()), address: Ipv4Addr::new(10, 231, 77, number) };
-        namespace(lab, &host.name)?;
-        let port = format!("port{number}");
+    for (number, host) in hosts.iter().enumerate() {
+        let port = format!("port{}", number + 1);
         run(
             "ip",
             &["-n", &middle, "link", "add", &port, "type", "veth", "peer", "eth0", "netns", &host.name],
         )?;
         run("ip", &["-n", &middle, "link", "set", &port, "master", "bridge", "up"])?;
-        run("ip", &["-n", &host.name, "addr", "add", &format!("{}/24", host.address), "dev", "eth0"])?;
-        for link in ["lo", "eth0"] {
-            run("ip", &["-n", &host.name, "link", "set", link, "up"])?;
-        }
+        configure(host)?;
+    }
+    Ok(hosts)
+}
+
+/// Makes so many hosts that reach each other over a switch. They end with the lab, and are cut off once
+/// the switch is dropped.
+///
+/// # Errors
+/// Without root, iproute2 or the kernel's TAP driver.
+pub fn switched(lab: &mut Lab, count: u8, seed: u64) -> Result<(Vec<Host>, Switch), NetworkError> {
+    let hosts = namespaces(lab, count)?;
+    let switch = Switch::new(&hosts, seed).map_err(NetworkError::Switch)?;
+    for host in &hosts {
+        configure(host)?;
+    }
+    Ok((hosts, switch))
+}
+
+fn namespaces(lab: &mut Lab, count: u8) -> Result<Vec<Host>, NetworkError> {
+    if !crate::lab::is_root() {
+        return Err(NetworkError::Root);
+    }
+    let mut hosts = Vec::new();
+    for number in 1..=count {
+        let host = Host { name: lab.name(&number.to_string()), address: Ipv4Addr::new(10, 231, 77, number) };
+        namespace(lab, &host.name)?;
         hosts.push(host);
     }
     Ok(hosts)
+}
+
+fn configure(host: &Host) -> Result<(), NetworkError> {
+    run("ip", &["-n", &host.name, "addr", "add", &format!("{}/24", host.address), "dev", "eth0"])?;
+    for link in ["lo", "eth0"] {
+        run("ip", &["-n", &host.name, "link", "set", link, "up"])?;
+    }
+    Ok(())
 }
 
 fn namespace(lab: &mut Lab, name: &str) -> Result<(), NetworkError> {

@@ -13,19 +13,23 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
+use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 
+use crate::abort::Watch;
 use crate::check;
-use crate::experiment::{Experiment, Fault, Step, Target};
-use crate::farm::{Farm, FarmError};
+use crate::doctor;
+use crate::experiment::Experiment;
+use crate::farm::{Farm, FarmError, Ground};
+use crate::fault::{Fault, FaultError};
 use crate::history::{self, Event, History, HistoryError, Op, Phase, Run, Sample};
 use crate::journal::Journal;
 use crate::lab::{self, Lab, LabError};
+use crate::method::{Chosen, Method};
 use crate::network::{self, NetworkError};
 use crate::report::Report;
 use crate::workload::{self, Workload};
@@ -56,25 +60,22 @@ pub enum RunError {
     History(#[from] HistoryError),
     #[error("{0} of the clients failed")]
     Clients(usize),
-    #[error("it was stopped by a signal")]
-    Aborted,
+    #[error(transparent)]
+    Fault(#[from] FaultError),
+    #[error("this machine does not let us: {0}")]
+    Absent(String),
+    #[error("it was given up: {0}")]
+    Aborted(String),
     #[error("the ledger can not be read at {node}: {reason}")]
     ReadBack { node: String, reason: String },
-}
-
-/// A step with the node that was chosen.
-#[derive(Debug, Serialize)]
-struct Chosen<'a> {
-    #[serde(flatten)]
-    step: &'a Step,
-    node: String,
 }
 
 #[derive(Debug, Serialize)]
 struct Plan<'a> {
     experiment: &'a Experiment,
     seed: u64,
-    steps: Vec<Chosen<'a>>,
+    /// What was left to the seed, in order.
+    chosen: Vec<Chosen>,
 }
 
 /// Runs it. `tell` hears what is being done.
@@ -96,26 +97,32 @@ pub fn run(wish: &Wish<'_>, mut tell: impl FnMut(&str)) -> Result<Report, RunErr
     Ok(report)
 }
 
-/// Waits, unless somebody wants to stop.
-fn rest(seconds: u64, stop: &AtomicBool) -> Result<(), RunError> {
-    let end = Instant::now() + Duration::from_secs(seconds);
-    while Instant::now() < end {
-        if stop.load(Ordering::Relaxed) {
-            return Err(RunError::Aborted);
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
-}
-
 fn work(wish: &Wish<'_>, lab: &mut Lab, tell: &mut impl FnMut(&str)) -> Result<(), RunError> {
     let Wish { experiment, seed, folder, holdfast, stop } = wish;
     let kept = |source| RunError::Folder { path: folder.clone(), source };
     tell(&format!("starting {} agents", experiment.nodes));
-    let hosts = network::hosts(lab, experiment.nodes)?;
+    let (hosts, switch) = if experiment.faults().any(Fault::needs_a_switch) {
+        let (hosts, switch) = network::switched(lab, experiment.nodes, *seed)?;
+        (hosts, Some(switch))
+    } else {
+        (network::hosts(lab, experiment.nodes)?, None)
+    };
     // Sockets have short names only, and the lab's folder is near the root.
     let homes = lab.folder().to_owned();
-    let mut farm = Farm::start(lab, hosts.clone(), &homes, holdfast)?;
+    let clocks = if experiment.faults().any(Fault::needs_clocks) {
+        Some(doctor::faketime().ok_or_else(|| RunError::Absent("libfaketime is not installed".to_owned()))?)
+    } else {
+        None
+    };
+    let ground = Ground {
+        hosts: hosts.clone(),
+        folder: &homes,
+        holdfast,
+        zones: experiment.zones,
+        disks: experiment.faults().any(Fault::needs_disks),
+        clocks,
+    };
+    let mut farm = Farm::start(lab, ground)?;
     let run = Run {
         version: 1,
         seed: *seed,
@@ -126,33 +133,19 @@ fn work(wish: &Wish<'_>, lab: &mut Lab, tell: &mut impl FnMut(&str)) -> Result<(
     let path = folder.join("history.jsonl");
     let journal = Journal::create(&path, run).map_err(kept)?;
     let clients = Workload::start(&hosts, &journal);
-    let mut random = StdRng::seed_from_u64(*seed);
-    let mut plan = Plan { experiment, seed: *seed, steps: Vec::new() };
-
-    let broken = (|| -> Result<(), RunError> {
-        tell(&format!("steady for {} s", experiment.steady_seconds));
-        journal.note(Event::Phase { phase: Phase::Steady });
-        rest(experiment.steady_seconds, stop)?;
-        sample(&farm, &journal);
-        journal.note(Event::Phase { phase: Phase::Method });
-        for step in &experiment.method {
-            // Drawn even where it is not needed: the same seed draws the same for the other steps.
-            let any = random.random_range(0..farm.nodes.len());
-            let target = match step.target {
-                Target::Any => any,
-                Target::Controller => farm.controller().unwrap_or(any),
-            };
-            let node = farm.nodes[target].name.clone();
-            tell(&format!("{:?} {node} for {} s", step.fault, step.seconds));
-            plan.steps.push(Chosen { step, node: node.clone() });
-            break_and_mend(&mut farm, lab, &journal, step, target, stop)?;
-            rest(step.then_seconds, stop)?;
-        }
-        tell("waiting until the farm is whole again");
-        journal.note(Event::Phase { phase: Phase::Recovery });
-        farm.wait_whole(Duration::from_secs(experiment.recovery_seconds_max))?;
-        Ok(())
-    })();
+    let mut method = Method {
+        experiment,
+        farm: &mut farm,
+        lab,
+        switch: switch.as_ref(),
+        journal: &journal,
+        stop,
+        watch: Watch::new(experiment.abort, folder.clone(), journal.clone()),
+        random: StdRng::seed_from_u64(*seed),
+        chosen: Vec::new(),
+    };
+    let broken = break_it(&mut method, tell);
+    let plan = Plan { experiment, seed: *seed, chosen: std::mem::take(&mut method.chosen) };
     let failed = clients.stop();
     fs::write(folder.join("plan.json"), serde_json::to_string_pretty(&plan).unwrap_or_default())
         .map_err(kept)?;
@@ -173,35 +166,21 @@ fn work(wish: &Wish<'_>, lab: &mut Lab, tell: &mut impl FnMut(&str)) -> Result<(
     journal.finish().map_err(kept)
 }
 
-fn break_and_mend(
-    farm: &mut Farm,
-    lab: &mut Lab,
-    journal: &Journal,
-    step: &Step,
-    target: usize,
-    stop: &AtomicBool,
-) -> Result<(), RunError> {
-    let name = farm.nodes[target].name.clone();
-    let note = |begins| {
-        let fault = match step.fault {
-            Fault::Kill => "kill",
-            Fault::Pause => "pause",
-        };
-        journal.note(Event::Fault { fault: fault.to_owned(), targets: vec![name.clone()], begins });
-    };
-    note(true);
-    match step.fault {
-        Fault::Kill => farm.kill(target),
-        Fault::Pause => farm.pause(target, true),
-    }
-    // Mended in any case.
-    let rested = rest(step.seconds, stop);
-    match step.fault {
-        Fault::Kill => farm.start_agent(lab, target)?,
-        Fault::Pause => farm.pause(target, false),
-    }
-    note(false);
-    rested
+/// From the steady state to the steady state.
+fn break_it(method: &mut Method<'_>, tell: &mut impl FnMut(&str)) -> Result<(), RunError> {
+    let experiment = method.experiment;
+    tell(&format!("steady for {} s", experiment.steady_seconds));
+    method.journal.note(Event::Phase { phase: Phase::Steady });
+    method.rest(experiment.steady_seconds, &mut [])?;
+    sample(method.farm, method.journal);
+    method.journal.note(Event::Phase { phase: Phase::Method });
+    method.run(tell)?;
+    tell("waiting until the farm is whole again");
+    method.journal.note(Event::Phase { phase: Phase::Recovery });
+    method.farm.wait_whole(Duration::from_secs(experiment.recovery_seconds_max))?;
+    tell(&format!("steady again for {} s", experiment.steady_seconds));
+    method.journal.note(Event::Phase { phase: Phase::After });
+    method.rest(experiment.steady_seconds, &mut [])
 }
 
 /// Every entry that anybody tried to add.

@@ -10,7 +10,7 @@ use crate::history::Outcome;
 use crate::journal::Journal;
 use crate::network::Host;
 
-pub use store::read_back;
+pub use store::{groups_led, read_back};
 
 /// The clients at work.
 pub struct Workload {

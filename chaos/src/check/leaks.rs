@@ -24,7 +24,7 @@ pub fn check(history: &History) -> Finding {
         match phase {
             Phase::Steady => drop(before.insert(&sample.node, sample)),
             Phase::Final => drop(after.insert(&sample.node, sample)),
-            Phase::Method | Phase::Recovery => {}
+            Phase::Method | Phase::Recovery | Phase::After => {}
         }
     }
     let mut violations = Violations::default();

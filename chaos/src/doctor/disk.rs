@@ -1,54 +1,29 @@
 //! Faults of the disk, on a file system of our own.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
-use std::path::PathBuf;
+use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
-use super::{Lack, lack, needs_root};
-use crate::command::run;
-use crate::lab::{Lab, Thing};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
 
-/// EXT4_IOC_SHUTDOWN, _IOR('X', 125, __u32), with EXT4_GOING_FLAGS_NOLOGFLUSH: what was not synced is gone,
-/// as by a power cut.
-const SHUT_DOWN: &str = "import fcntl,os,struct,sys\n\
-    fd=os.open(sys.argv[1],os.O_RDONLY)\n\
-    fcntl.ioctl(fd,0x8004587d,struct.pack('I',2))";
-
-/// An ext4 on a loop file.
-struct Disk {
-    image: PathBuf,
-    mount: PathBuf,
-}
-
-impl Disk {
-    fn new(lab: &mut Lab, bytes: u64) -> Result<Self, Lack> {
-        needs_root()?;
-        let disk = Self { image: lab.folder().join("image"), mount: lab.folder().join("mount") };
-        fs::create_dir(&disk.mount)?;
-        File::create(&disk.image)?.set_len(bytes)?;
-        run("mkfs.ext4", &["-q", "-F", &disk.image.to_string_lossy()])?;
-        lab.note(Thing::Mount { path: disk.mount.clone() })?;
-        disk.mount()?;
-        Ok(disk)
-    }
-
-    fn mount(&self) -> Result<(), Lack> {
-        run("mount", &["-o", "loop", &self.image.to_string_lossy(), &self.mount.to_string_lossy()])?;
-        Ok(())
-    }
-}
+use super::process::victim;
+use super::{Lack, lack};
+use crate::disk::Disk;
+use crate::fault::{damage, detach, trace_syncs};
+use crate::lab::Lab;
 
 pub(super) fn power_cut(lab: &mut Lab) -> Result<(), Lack> {
-    let disk = Disk::new(lab, 32 << 20)?;
-    let [synced, unsynced] = ["synced", "unsynced"].map(|name| disk.mount.join(name));
+    let disk = Disk::new(lab, "probe", 32 << 20)?;
+    let [synced, unsynced] = ["synced", "unsynced"].map(|name| disk.path().join(name));
     let mut kept = File::create(&synced)?;
     kept.write_all(b"here")?;
     kept.sync_all()?;
-    File::open(&disk.mount)?.sync_all()?;
+    File::open(disk.path())?.sync_all()?;
     drop(kept);
     fs::write(&unsynced, b"here")?;
-    run("python3", &["-c", SHUT_DOWN, &disk.mount.to_string_lossy()])?;
-    run("umount", &[&disk.mount.to_string_lossy()])?;
+    Disk::cut(&[&disk])?;
+    disk.unmount()?;
     disk.mount()?;
     if fs::read(&synced).ok().as_deref() != Some(b"here") {
         return lack("what was synced is gone");
@@ -60,27 +35,95 @@ pub(super) fn power_cut(lab: &mut Lab) -> Result<(), Lack> {
 }
 
 pub(super) fn full(lab: &mut Lab) -> Result<(), Lack> {
-    let disk = Disk::new(lab, 4 << 20)?;
-    let mut file = File::create(disk.mount.join("fill"))?;
-    for _ in 0..64 {
-        if let Err(error) = file.write_all(&[0; 256 << 10]).and_then(|()| file.sync_data()) {
-            return if error.kind() == ErrorKind::StorageFull { Ok(()) } else { Err(error.into()) };
-        }
+    let disk = Disk::new(lab, "probe", 4 << 20)?;
+    let filling = disk.fill()?;
+    let path = disk.path().join("more");
+    match fs::write(&path, b"more").and_then(|()| File::open(&path)?.sync_all()) {
+        Err(error) if error.kind() == ErrorKind::StorageFull => {}
+        Err(error) => return Err(error.into()),
+        Ok(()) => return lack("more fits on a full disk"),
     }
-    lack("16 MiB fit on 4")
+    fs::remove_file(filling)?;
+    Ok(fs::write(&path, b"more")?)
+}
+
+/// A program that syncs when it is told to, and tells what came of it.
+struct Syncer {
+    child: Child,
+    told: BufReader<ChildStdout>,
+}
+
+const SYNCER: &str = "import os,sys,time\n\
+    fd=os.open(sys.argv[1],os.O_CREAT|os.O_WRONLY)\n\
+    for line in sys.stdin:\n\
+    \tos.write(fd,b'x')\n\
+    \tbegan=time.monotonic()\n\
+    \ttry: os.fdatasync(fd); print(int((time.monotonic()-began)*1000),flush=True)\n\
+    \texcept OSError as error: print(error.errno,'failed',flush=True)";
+
+impl Syncer {
+    fn new(lab: &mut Lab) -> Result<Self, Lack> {
+        let mut python = Command::new("python3");
+        python.args(["-c", SYNCER]).arg(lab.folder().join("file"));
+        python.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = victim(lab, python)?;
+        let Some(stdout) = child.stdout.take() else { return lack("a program has no output") };
+        Ok(Self { child, told: BufReader::new(stdout) })
+    }
+
+    /// What one more sync comes to: how many milliseconds, or that it failed.
+    fn sync(&mut self) -> Result<String, Lack> {
+        let Some(stdin) = &mut self.child.stdin else { return lack("a program has no input") };
+        stdin.write_all(b"\n")?;
+        let mut line = String::new();
+        self.told.read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    }
+
+    /// Whether syncs are as they should be, then as they are made, then as they should be again.
+    fn meddle(&mut self, lab: &mut Lab, how: &str, bites: impl Fn(&str) -> bool) -> Result<(), Lack> {
+        if bites(&self.sync()?) {
+            return lack("syncs fail or are slow by themselves");
+        }
+        let tracer = trace_syncs(self.child.id(), lab, how)?;
+        let told = self.sync();
+        detach(vec![tracer])?;
+        let told = told?;
+        if !bites(&told) {
+            return lack(format!("a sync comes to {told:?} under {how}"));
+        }
+        if bites(&self.sync()?) {
+            return lack("it does not end");
+        }
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
 }
 
 pub(super) fn failing_sync(lab: &mut Lab) -> Result<(), Lack> {
-    let path = lab.folder().join("file");
-    fs::write(&path, b"here")?;
-    let path = path.to_string_lossy().into_owned();
-    run("sync", &["--data", &path])?;
-    let inject = ["-f", "-o", "/dev/null", "-e", "inject=fdatasync:error=EIO", "sync", "--data", &path];
-    match run("strace", &inject) {
-        Err(crate::command::CommandError::Failed { words, .. }) if words.contains("Input/output error") => {
-            Ok(())
-        }
-        Err(error) => Err(error.into()),
-        Ok(_) => lack("a sync that should fail succeeded"),
+    Syncer::new(lab)?.meddle(lab, "error=EIO", |told| told == "5 failed")
+}
+
+pub(super) fn slow_sync(lab: &mut Lab) -> Result<(), Lack> {
+    let is_slow = |told: &str| told.parse::<u64>().is_ok_and(|ms| ms >= 2_000);
+    Syncer::new(lab)?.meddle(lab, "delay_enter=2000000", is_slow)
+}
+
+pub(super) fn damage(lab: &mut Lab) -> Result<(), Lack> {
+    let folder = lab.folder().join("data");
+    fs::create_dir(&folder)?;
+    let file = folder.join("db");
+    fs::write(&file, [0_u8; 300])?;
+    let mut random = StdRng::seed_from_u64(1);
+    damage::turn_bits(std::slice::from_ref(&folder), 1, &mut random)?;
+    let turned: u32 = fs::read(&file)?.iter().map(|byte| byte.count_ones()).sum();
+    if turned != 1 {
+        return lack(format!("{turned} bits turned, of one"));
+    }
+    damage::truncate(std::slice::from_ref(&folder))?;
+    match fs::metadata(&file)?.len() {
+        200 => Ok(()),
+        length => lack(format!("a third less of 300 bytes are {length}")),
     }
 }

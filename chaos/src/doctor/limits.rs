@@ -1,6 +1,7 @@
 //! Faults of what a process may have: time, processor, descriptors.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::process::{busy, cpu_ticks, victim};
@@ -17,10 +18,14 @@ const FAKETIME: [&str; 3] = [
 ];
 const HOUR_SECONDS: i64 = 3_600;
 
+/// The library that gives a program a clock of its own.
+pub fn faketime() -> Option<&'static Path> {
+    FAKETIME.iter().map(Path::new).find(|path| path.exists())
+}
+
 pub(super) fn clock(_lab: &mut Lab) -> Result<(), Lack> {
-    let Some(library) = FAKETIME.iter().find(|path| Path::new(path).exists()) else {
-        return lack("libfaketime is not installed");
-    };
+    let Some(library) = faketime() else { return lack("libfaketime is not installed") };
+    let library = library.display();
     let now = || run("date", &["+%s"])?.trim().parse::<i64>().or_else(|error| lack(error.to_string()));
     let before = now()?;
     let told = run("env", &[&format!("LD_PRELOAD={library}"), "FAKETIME=+1h", "date", "+%s"])?;
@@ -49,6 +54,22 @@ pub(super) fn cpu(lab: &mut Lab) -> Result<(), Lack> {
         Some(used) => lack(format!("a process with 5 % of a core took {used} %")),
         None => lack("the busy process ended"),
     }
+}
+
+/// A program that asks for more than its group may have is ended by the kernel.
+pub(super) fn memory(lab: &mut Lab) -> Result<(), Lack> {
+    needs_root()?;
+    let group = Cgroup::new(lab, Controller::Memory, &lab.name("y"))?;
+    group.limit_memory(16 << 20)?;
+    let mut eater = Command::new("python3");
+    // It waits until it is in its group.
+    eater.args(["-c", "import sys\nsys.stdin.readline()\nx=bytearray(96<<20)\nprint(len(x))"]);
+    eater.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = victim(lab, eater)?;
+    group.add(child.id())?;
+    drop(child.stdin.take());
+    let status = child.wait()?;
+    if status.success() { lack("a program with 16 MiB took 96") } else { Ok(()) }
 }
 
 pub(super) fn descriptors(_lab: &mut Lab) -> Result<(), Lack> {

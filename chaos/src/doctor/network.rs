@@ -5,30 +5,34 @@ use std::net::UdpSocket;
 use std::time::Duration;
 
 use super::{Lack, lack};
-use crate::command::run;
+use crate::fault::{Direction, Others, Walls};
 use crate::lab::Lab;
 use crate::network::{self, Host};
 
 /// For a datagram between two namespaces of one machine.
 const ARRIVES: Duration = Duration::from_millis(500);
-const LOSS_PERCENT: u32 = 40;
+const LOSS_PERCENT: u8 = 40;
 const SAMPLES: usize = 500;
 
 /// Two hosts, and a socket on each.
-struct Pair {
+pub(super) struct Pair {
     hosts: Vec<Host>,
-    sockets: [UdpSocket; 2],
+    pub sockets: [UdpSocket; 2],
 }
 
 impl Pair {
     fn new(lab: &mut Lab) -> Result<Self, Lack> {
         let hosts = network::hosts(lab, 2)?;
+        Self::on(hosts)
+    }
+
+    pub fn on(hosts: Vec<Host>) -> Result<Self, Lack> {
         let sockets = [socket(&hosts[0])?, socket(&hosts[1])?];
         Ok(Self { hosts, sockets })
     }
 
     /// How many of so many datagrams from one to the other arrive.
-    fn arrive(&self, from: usize, count: usize) -> io::Result<usize> {
+    pub fn arrive(&self, from: usize, count: usize) -> io::Result<usize> {
         let to = self.sockets[1 - from].local_addr()?;
         let mut arrived = 0;
         for _ in 0..count {
@@ -41,18 +45,7 @@ impl Pair {
         Ok(arrived)
     }
 
-    fn firewall(&self, host: usize, rule: &str) -> Result<(), Lack> {
-        let name = &self.hosts[host].name;
-        let nft = |words: &[&str]| run("ip", &[&["netns", "exec", name.as_str(), "nft"][..], words].concat());
-        nft(&["add", "table", "inet", "chaos"])?;
-        nft(&["add", "chain", "inet", "chaos", "in", "{ type filter hook input priority 0 ; }"])?;
-        let rule: Vec<&str> =
-            ["add", "rule", "inet", "chaos", "in"].into_iter().chain(rule.split(' ')).collect();
-        nft(&rule)?;
-        Ok(())
-    }
-
-    fn works(&self) -> Result<(), Lack> {
+    pub fn works(&self) -> Result<(), Lack> {
         for from in [0, 1] {
             // The first ones may be lost while the bridge learns and addresses are asked for.
             if (0..10).all(|_| self.arrive(from, 1).is_ok_and(|arrived| arrived == 0)) {
@@ -61,6 +54,21 @@ impl Pair {
         }
         Ok(())
     }
+}
+
+pub(super) fn flapping(lab: &mut Lab) -> Result<(), Lack> {
+    let pair = Pair::new(lab)?;
+    pair.works()?;
+    let walls = Walls::plan(&[0], Direction::Both, Others::All, &pair.hosts);
+    for _ in 0..2 {
+        walls.raise()?;
+        if pair.arrive(0, 5)? > 0 || pair.arrive(1, 5)? > 0 {
+            return lack("what was cut arrives");
+        }
+        walls.raze()?;
+        pair.works()?;
+    }
+    Ok(())
 }
 
 /// A socket stays on the host on which it was made, whoever uses it.
@@ -85,7 +93,7 @@ pub(super) fn namespaces(lab: &mut Lab) -> Result<(), Lack> {
 pub(super) fn partition(lab: &mut Lab) -> Result<(), Lack> {
     let pair = Pair::new(lab)?;
     pair.works()?;
-    pair.firewall(1, &format!("ip saddr {} drop", pair.hosts[0].address))?;
+    Walls::plan(&[1], Direction::In, Others::All, &pair.hosts).raise()?;
     if pair.arrive(0, 5)? > 0 {
         return lack("what was cut arrives");
     }
@@ -98,7 +106,7 @@ pub(super) fn partition(lab: &mut Lab) -> Result<(), Lack> {
 pub(super) fn loss(lab: &mut Lab) -> Result<(), Lack> {
     let pair = Pair::new(lab)?;
     pair.works()?;
-    pair.firewall(1, &format!("numgen random mod 100 < {LOSS_PERCENT} drop"))?;
+    Walls::sieves(&[1], LOSS_PERCENT, &pair.hosts).raise()?;
     let arrived = pair.arrive(0, SAMPLES)?;
     // Six standard deviations about the expected 300 are 66.
     if !(SAMPLES * 45 / 100..=SAMPLES * 75 / 100).contains(&arrived) {

@@ -130,3 +130,13 @@ fn entries(tried: &BTreeSet<String>) -> RedisResult<Vec<String>> {
     }
     Ok(found)
 }
+
+/// How many session groups the agent of a host leads, by its own word.
+pub fn groups_led(host: &Host) -> Option<u64> {
+    let read = || {
+        host.enter().ok()?;
+        let info: String = redis::cmd("INFO").arg("holdfast").query(&mut connect().ok()?).ok()?;
+        info.lines().find_map(|line| line.trim().strip_prefix("leaders_here:")?.parse().ok())
+    };
+    std::thread::scope(|scope| scope.spawn(read).join()).ok().flatten()
+}

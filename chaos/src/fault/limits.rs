@@ -1,0 +1,69 @@
+//! Less of what an agent lives on: processor, memory, descriptors, and the right time.
+
+use std::fs;
+
+use super::{FaultError, Field, io, process};
+use crate::cgroup::{Cgroup, Controller};
+use crate::command::run;
+
+pub(super) fn cpu(targets: &[usize], field: &mut Field<'_>, percent: u8) -> Result<Vec<Cgroup>, FaultError> {
+    let groups = process::group(targets, field, Controller::Cpu)?;
+    for group in &groups {
+        group.limit_cpu(percent.into())?;
+    }
+    Ok(groups)
+}
+
+/// What a process has when it comes into a group is not counted there, so this is on top of it.
+pub(super) fn memory(targets: &[usize], field: &mut Field<'_>, mib: u64) -> Result<Vec<Cgroup>, FaultError> {
+    let groups = process::group(targets, field, Controller::Memory)?;
+    for group in &groups {
+        group.limit_memory(mib << 20)?;
+    }
+    Ok(groups)
+}
+
+/// The limit that a process had.
+pub struct Limit {
+    pid: u32,
+    soft: String,
+}
+
+pub(super) fn descriptors(
+    targets: &[usize],
+    field: &mut Field<'_>,
+    more: u64,
+) -> Result<Vec<Limit>, FaultError> {
+    let mut limits = Vec::new();
+    for target in targets {
+        let Some(pid) = field.farm.agent_pid(*target) else { continue };
+        let path = format!("/proc/{pid}/fd");
+        let open = fs::read_dir(&path).map_err(io(format!("read {path}")))?.count() as u64;
+        let process = pid.to_string();
+        let soft =
+            run("prlimit", &["--pid", &process, "--nofile", "--raw", "--noheadings", "--output", "SOFT"])?;
+        let soft = soft.trim().to_owned();
+        // The soft limit alone, which can be raised again.
+        run("prlimit", &["--pid", &process, &format!("--nofile={}:", open + more)])?;
+        limits.push(Limit { pid, soft });
+    }
+    Ok(limits)
+}
+
+pub(super) fn restore(limits: &[Limit]) {
+    for limit in limits {
+        // One that has ended needs none.
+        let _ended = run("prlimit", &["--pid", &limit.pid.to_string(), &format!("--nofile={}:", limit.soft)]);
+    }
+}
+
+/// Sets the wall clocks of these nodes off by so many seconds.
+pub(super) fn set_clocks(targets: &[usize], field: &Field<'_>, seconds: i64) -> Result<(), FaultError> {
+    for target in targets {
+        let Some(path) = &field.farm.nodes[*target].clock else {
+            return Err(FaultError::Absent("the agents have no clocks of their own".to_owned()));
+        };
+        fs::write(path, format!("{seconds:+}\n")).map_err(io(format!("write {}", path.display())))?;
+    }
+    Ok(())
+}

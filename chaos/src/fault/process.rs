@@ -1,0 +1,104 @@
+//! Agents that end, stop and start.
+
+use std::time::{Duration, Instant};
+
+use super::{FaultError, Field};
+use crate::cgroup::{Cgroup, Controller};
+
+/// An agent that finds its data damaged says so within its first moments.
+const REFUSES_WITHIN: Duration = Duration::from_secs(5);
+/// A frozen group is not frozen at once.
+const FREEZES_WITHIN: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(20);
+
+pub(super) fn kill(targets: &[usize], field: &mut Field<'_>) {
+    for target in targets {
+        field.farm.kill(*target);
+    }
+}
+
+/// All of them are told before the first is waited for.
+pub(super) fn stop(targets: &[usize], field: &mut Field<'_>) -> Result<(), FaultError> {
+    for target in targets {
+        field.farm.tell_to_stop(*target);
+    }
+    for target in targets {
+        field.farm.wait_stopped(*target)?;
+    }
+    Ok(())
+}
+
+pub(super) fn pause(targets: &[usize], field: &Field<'_>, paused: bool) {
+    for target in targets {
+        field.farm.pause(*target, paused);
+    }
+}
+
+/// Puts the agents, each with what it has started, into groups of this kind.
+pub(super) fn group(
+    targets: &[usize],
+    field: &mut Field<'_>,
+    controller: Controller,
+) -> Result<Vec<Cgroup>, FaultError> {
+    let mut groups = Vec::new();
+    for target in targets {
+        let name = field.lab.unique("g");
+        let group = Cgroup::new(field.lab, controller, &name)?;
+        for pid in field.farm.pids(*target) {
+            group.add(pid)?;
+        }
+        groups.push(group);
+    }
+    Ok(groups)
+}
+
+pub(super) fn freeze(targets: &[usize], field: &mut Field<'_>) -> Result<Vec<Cgroup>, FaultError> {
+    let groups = group(targets, field, Controller::Freezer)?;
+    for group in &groups {
+        group.freeze(true)?;
+    }
+    let began = Instant::now();
+    while groups.iter().any(|group| !group.is_frozen()) {
+        if began.elapsed() > FREEZES_WITHIN {
+            release(&groups)?;
+            return Err(FaultError::Absent("an agent does not freeze".to_owned()));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(groups)
+}
+
+/// Lets what is in the groups go on, as much as it likes.
+pub(super) fn release(groups: &[Cgroup]) -> Result<(), FaultError> {
+    for group in groups {
+        group.release()?;
+    }
+    Ok(())
+}
+
+/// Starts those that are not running. Where the data `may_damage`, one that ends at once is replaced.
+pub(super) fn start(targets: &[usize], field: &mut Field<'_>, may_damage: bool) -> Result<(), FaultError> {
+    for target in targets {
+        if field.farm.is_running(*target) {
+            continue;
+        }
+        if field.farm.has_data(*target) {
+            field.farm.start_agent(field.lab, *target)?;
+        } else {
+            field.farm.replace(field.lab, *target)?;
+        }
+    }
+    if !may_damage {
+        return Ok(());
+    }
+    let began = Instant::now();
+    while began.elapsed() < REFUSES_WITHIN {
+        for target in targets {
+            if !field.farm.is_running(*target) {
+                field.farm.replace(field.lab, *target)?;
+            }
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! Disks that fail, fill up, forget and lie.
+
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rand::Rng as _;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{FaultError, Field, damage, io, process};
+use crate::disk::Disk;
+use crate::lab::{Lab, Thing, start_of};
+
+/// For strace to be attached to every thread of an agent.
+const ATTACHED_WITHIN: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(20);
+
+fn disk<'a>(field: &'a Field<'_>, target: usize) -> Result<&'a Disk, FaultError> {
+    let absent = || FaultError::Absent("the agents have no disks of their own".to_owned());
+    field.farm.nodes[target].disk.as_ref().ok_or_else(absent)
+}
+
+/// All agents stand still while the power goes, so that none of them sees another's disk fail first.
+pub(super) fn cut_power(targets: &[usize], field: &mut Field<'_>) -> Result<(), FaultError> {
+    process::pause(targets, field, true);
+    let disks = targets.iter().map(|target| disk(field, *target)).collect::<Result<Vec<_>, _>>()?;
+    Disk::cut(&disks)?;
+    process::kill(targets, field);
+    Ok(())
+}
+
+pub(super) fn restore_power(targets: &[usize], field: &Field<'_>) -> Result<(), FaultError> {
+    for target in targets {
+        let disk = disk(field, *target)?;
+        disk.unmount()?;
+        disk.mount()?;
+    }
+    Ok(())
+}
+
+pub(super) fn fill(targets: &[usize], field: &Field<'_>) -> Result<Vec<PathBuf>, FaultError> {
+    targets.iter().map(|target| Ok(disk(field, *target)?.fill()?)).collect()
+}
+
+pub(super) fn empty(files: &[PathBuf]) -> Result<(), FaultError> {
+    for file in files {
+        fs::remove_file(file).map_err(io(format!("remove {}", file.display())))?;
+    }
+    Ok(())
+}
+
+/// Has strace meddle with every sync of the agents.
+pub(super) fn trace_agents(
+    targets: &[usize],
+    field: &mut Field<'_>,
+    meddle: &str,
+) -> Result<Vec<Child>, FaultError> {
+    let mut tracers = Vec::new();
+    for target in targets {
+        let Some(pid) = field.farm.agent_pid(*target) else { continue };
+        match trace_syncs(pid, field.lab, meddle) {
+            Ok(tracer) => tracers.push(tracer),
+            Err(error) => {
+                detach(tracers)?;
+                return Err(error);
+            }
+        }
+    }
+    Ok(tracers)
+}
+
+/// Has strace meddle with every sync of a process, in strace's words: `error=EIO`, `delay_enter=9000`.
+///
+/// # Errors
+/// Without strace, or the kernel's leave.
+pub fn trace_syncs(pid: u32, lab: &mut Lab, meddle: &str) -> Result<Child, FaultError> {
+    let calls = "fsync,fdatasync,sync_file_range";
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-q", "-q", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
+    strace.args(["-e", &format!("inject={calls}:{meddle}"), "-p", &pid.to_string()]);
+    strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut tracer = strace.spawn().map_err(io("run strace"))?;
+    if let Some(start) = start_of(tracer.id()) {
+        lab.note(Thing::Process { pid: tracer.id(), start })?;
+    }
+    let began = Instant::now();
+    while !is_traced(pid) {
+        if began.elapsed() > ATTACHED_WITHIN || !matches!(tracer.try_wait(), Ok(None)) {
+            detach(vec![tracer])?;
+            return Err(FaultError::Absent("strace does not get hold of an agent".to_owned()));
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(tracer)
+}
+
+/// Whether every thread of a process is.
+fn is_traced(pid: u32) -> bool {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        fs::read_to_string(thread.path().join("status"))
+            .is_ok_and(|status| !status.lines().any(|line| line == "TracerPid:\t0"))
+    })
+}
+
+/// Lets the agents go. strace detaches when it is asked to end.
+pub fn detach(tracers: Vec<Child>) -> Result<(), FaultError> {
+    for mut tracer in tracers {
+        if let Some(pid) = i32::try_from(tracer.id()).ok().and_then(Pid::from_raw) {
+            // It has ended if its agent has.
+            let _ended = kill_process(pid, Signal::INT);
+        }
+        tracer.wait().map_err(io("wait for strace"))?;
+    }
+    Ok(())
+}
+
+pub(super) fn turn_bits(targets: &[usize], field: &mut Field<'_>, bits: u32) -> Result<(), FaultError> {
+    for target in targets {
+        damage::turn_bits(&field.farm.databases(*target), bits, field.random)?;
+    }
+    Ok(())
+}
+
+pub(super) fn truncate(targets: &[usize], field: &Field<'_>) -> Result<(), FaultError> {
+    for target in targets {
+        damage::truncate(&field.farm.databases(*target))?;
+    }
+    Ok(())
+}
+
+pub(super) fn wipe(targets: &[usize], field: &Field<'_>) -> Result<(), FaultError> {
+    for target in targets {
+        let data = field.farm.data_dir(*target);
+        fs::remove_dir_all(&data).map_err(io(format!("remove {}", data.display())))?;
+    }
+    Ok(())
+}
+
+/// A database as it was.
+pub struct Copy {
+    of: PathBuf,
+    files: Vec<(PathBuf, Vec<u8>)>,
+}
+
+/// Copies one database of each, chosen by chance, while its agent stands still.
+pub(super) fn copy(targets: &[usize], field: &mut Field<'_>) -> Result<Vec<Copy>, FaultError> {
+    let mut copies = Vec::new();
+    for target in targets {
+        let folders = field.farm.databases(*target);
+        let absent = || FaultError::Absent(format!("{} has no databases", field.farm.nodes[*target].name));
+        let which = field.random.random_range(0..folders.len().max(1));
+        let of = folders.get(which).ok_or_else(absent)?.clone();
+        field.farm.pause(*target, true);
+        let read = damage::files(&of).and_then(|all| {
+            all.into_iter()
+                .map(|(path, _)| {
+                    let bytes = fs::read(&path).map_err(io(format!("read {}", path.display())))?;
+                    Ok((path, bytes))
+                })
+                .collect::<Result<Vec<_>, FaultError>>()
+        });
+        field.farm.pause(*target, false);
+        copies.push(Copy { of, files: read? });
+    }
+    Ok(copies)
+}
+
+/// Puts the copies in place of what is there now.
+pub(super) fn restore(copies: &[Copy]) -> Result<(), FaultError> {
+    for copy in copies {
+        fs::remove_dir_all(&copy.of).map_err(io(format!("remove {}", copy.of.display())))?;
+        for (path, bytes) in &copy.files {
+            let failed = || io(format!("write {}", path.display()));
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder).map_err(failed())?;
+            }
+            fs::write(path, bytes).and_then(|()| File::open(path)?.sync_all()).map_err(failed())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,187 @@
+//! The method of an experiment: whom each fault hits, and when it begins and ends.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom as _;
+use rand::{Rng as _, SeedableRng as _};
+use serde::Serialize;
+
+use crate::abort::Watch;
+use crate::experiment::{Experiment, Step, Target};
+use crate::farm::Farm;
+use crate::fault::{Active, Fault, FaultError, Field};
+use crate::history::{Ended, Event};
+use crate::journal::Journal;
+use crate::lab::Lab;
+use crate::run::RunError;
+use crate::switch::Switch;
+use crate::workload;
+
+/// How often it is looked at while nothing is done.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// What was decided by chance, and when.
+#[derive(Debug, Serialize)]
+pub struct Chosen {
+    pub fault: Fault,
+    pub nodes: Vec<String>,
+}
+
+/// A method that is being gone through.
+pub struct Method<'a> {
+    pub experiment: &'a Experiment,
+    pub farm: &'a mut Farm,
+    pub lab: &'a mut Lab,
+    pub switch: Option<&'a Switch>,
+    pub journal: &'a Journal,
+    pub stop: &'a AtomicBool,
+    pub watch: Watch,
+    pub random: StdRng,
+    pub chosen: Vec<Chosen>,
+}
+
+impl Method<'_> {
+    /// Goes through all of it.
+    ///
+    /// # Errors
+    /// When a fault can not be made, or somebody wants to stop. Whatever has begun is ended.
+    pub fn run(&mut self, tell: &mut impl FnMut(&str)) -> Result<(), RunError> {
+        let experiment = self.experiment;
+        for _ in 0..experiment.repeat {
+            for step in &experiment.method {
+                if step.faults.iter().any(|blow| blow.target == Target::Each) {
+                    for node in 0..self.farm.nodes.len() {
+                        self.step(step, Some(node), tell)?;
+                        let limit = Duration::from_secs(experiment.recovery_seconds_max);
+                        self.farm.wait_whole(limit)?;
+                        self.rest(step.then_seconds, &mut Vec::new())?;
+                    }
+                } else {
+                    self.step(step, None, tell)?;
+                    self.rest(step.then_seconds, &mut Vec::new())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        step: &Step,
+        each: Option<usize>,
+        tell: &mut impl FnMut(&str),
+    ) -> Result<(), RunError> {
+        let mut active = Vec::new();
+        let done = (|| -> Result<(), RunError> {
+            for blow in &step.faults {
+                // Each draws from numbers of its own, so that what one does with them changes no other.
+                let mut random = StdRng::seed_from_u64(self.random.random());
+                let targets = match each {
+                    Some(node) => vec![node],
+                    None => choose(self.farm, blow.target, &mut random),
+                };
+                let nodes: Vec<String> =
+                    targets.iter().map(|target| self.farm.nodes[*target].name.clone()).collect();
+                tell(&format!("{} at {} for {} s", blow.fault.name(), nodes.join(", "), step.seconds));
+                self.note(&blow.fault, &nodes, true);
+                self.chosen.push(Chosen { fault: blow.fault.clone(), nodes });
+                active.push(Active::begin(&blow.fault, &targets, &mut self.field(&mut random))?);
+            }
+            self.rest(step.seconds, &mut active)
+        })();
+        // Mended in any case, the last one first, and all of them.
+        let mut mended = Ok(());
+        for active in active.into_iter().rev() {
+            let nodes: Vec<String> =
+                active.targets().iter().map(|target| self.farm.nodes[*target].name.clone()).collect();
+            let fault = active.fault().clone();
+            let mut random = StdRng::seed_from_u64(self.random.random());
+            let ended = active.end(&mut self.field(&mut random));
+            self.note(&fault, &nodes, false);
+            mended = mended.and(ended);
+        }
+        done?;
+        Ok(mended?)
+    }
+
+    fn field<'b>(&'b mut self, random: &'b mut StdRng) -> Field<'b> {
+        Field { farm: self.farm, lab: self.lab, switch: self.switch, random }
+    }
+
+    fn note(&self, fault: &Fault, nodes: &[String], begins: bool) {
+        let (fault, targets) = (fault.name().to_owned(), nodes.to_vec());
+        self.journal.note(Event::Fault { fault, targets, begins });
+    }
+
+    /// Waits, unless somebody wants to stop, and sees to it that agents run that should.
+    pub fn rest(&mut self, seconds: u64, active: &mut [Active]) -> Result<(), RunError> {
+        let end = Instant::now() + Duration::from_secs(seconds);
+        while Instant::now() < end {
+            if self.stop.load(Ordering::Relaxed) {
+                return Err(RunError::Aborted("a signal".to_owned()));
+            }
+            self.watch.look().map_err(RunError::Aborted)?;
+            for fault in active.iter_mut() {
+                fault.tick()?;
+            }
+            self.supervise(active)?;
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    /// Starts agents again that have ended by themselves, as a server's supervisor does. Those whose fault
+    /// may end them are started when it is over.
+    fn supervise(&mut self, active: &[Active]) -> Result<(), FaultError> {
+        for number in 0..self.farm.nodes.len() {
+            let is_excused =
+                |fault: &Active| fault.fault().may_end_agents() && fault.targets().contains(&number);
+            let is_stopped =
+                |fault: &Active| matches!(fault.fault(), Fault::Restart) && fault.targets().contains(&number);
+            if self.farm.is_running(number) || active.iter().any(is_stopped) {
+                continue;
+            }
+            if active.iter().any(is_excused) {
+                continue;
+            }
+            let node = self.farm.nodes[number].name.clone();
+            let reason = self.farm.last_words(number);
+            self.journal.note(Event::Ended(Ended { node, reason }));
+            self.farm.start_agent(self.lab, number)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whom a fault hits.
+fn choose(farm: &Farm, target: Target, random: &mut StdRng) -> Vec<usize> {
+    let count = farm.nodes.len();
+    let any = random.random_range(0..count);
+    match target {
+        Target::Any | Target::Each => vec![any],
+        Target::Controller => vec![farm.controller().unwrap_or(any)],
+        Target::Leader => vec![leader(farm).unwrap_or(any)],
+        Target::All => (0..count).collect(),
+        Target::Minority => {
+            let mut all: Vec<usize> = (0..count).collect();
+            all.shuffle(random);
+            all.truncate((count - 1) / 2);
+            all
+        }
+        Target::Zone => {
+            let zone = &farm.nodes[any].zone;
+            (0..count).filter(|number| farm.nodes[*number].zone == *zone).collect()
+        }
+    }
+}
+
+/// The place of the node that leads most of the session groups, as each says of itself.
+fn leader(farm: &Farm) -> Option<usize> {
+    let hosts = farm.hosts();
+    let led = hosts.iter().enumerate();
+    led.filter_map(|(number, host)| Some((workload::groups_led(host)?, number)))
+        .max()
+        .map(|(_, number)| number)
+}
