@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::command::{self, CommandError};
+use crate::command::CommandError;
 use crate::disk::{Disk, DiskError};
 use crate::lab::{Lab, LabError, Thing, start_of};
 use crate::network::Host;
@@ -20,6 +20,8 @@ const FORM_MAX: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_millis(100);
 /// An agent's own patience with what does not end, and some.
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
+/// Between two starts of an agent that ends by itself.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// Room for what a run stores, and little enough to be filled in a moment.
 const DISK_BYTES: u64 = 192 << 20;
 /// How deep an agent's processes are looked for: itself, its instances, and what they have started.
@@ -63,6 +65,7 @@ pub struct Node {
     clock_library: Option<PathBuf>,
     /// The agent, while it runs.
     agent: Option<Child>,
+    started: Option<Instant>,
 }
 
 /// Why the farm is not as it should be.
@@ -147,8 +150,7 @@ impl Farm {
 
     fn json_on(&self, node: &Node, words: &[&str]) -> Result<Value, FarmError> {
         let holdfast = self.holdfast.to_string_lossy();
-        let on_host = ["netns", "exec", &node.host.name, &holdfast];
-        let text = command::run("ip", &[&on_host[..], words].concat())?;
+        let text = node.host.run(&holdfast, words)?;
         serde_json::from_str(&text).map_err(|_| FarmError::Answer {
             verb: words.first().copied().unwrap_or_default().to_owned(),
             text,
@@ -174,6 +176,7 @@ impl Farm {
             lab.note(Thing::Process { pid: agent.id(), start })?;
         }
         node.agent = Some(agent);
+        node.started = Some(Instant::now());
         Ok(())
     }
 
@@ -304,6 +307,11 @@ impl Farm {
         self.nodes.iter().map(|node| node.host.clone()).collect()
     }
 
+    /// Whether it was started so lately that a supervisor would wait before it tries again.
+    pub fn was_just_started(&self, number: usize) -> bool {
+        self.nodes[number].started.is_some_and(|started| started.elapsed() < RESTART_AFTER)
+    }
+
     /// The last that an agent has said.
     pub fn last_words(&self, number: usize) -> String {
         let log = fs::read_to_string(&self.nodes[number].log).unwrap_or_default();
@@ -355,7 +363,20 @@ impl Node {
         );
         fs::write(&config, text).map_err(file("write", &config))?;
         let clock_library = ground.clocks.map(Path::to_owned);
-        Ok(Self { name, host, config, socket, log, data, zone, disk, clock, clock_library, agent: None })
+        Ok(Self {
+            name,
+            host,
+            config,
+            socket,
+            log,
+            data,
+            zone,
+            disk,
+            clock,
+            clock_library,
+            agent: None,
+            started: None,
+        })
     }
 }
 

@@ -161,8 +161,11 @@ fn undo(folder: &Path, made: Vec<Thing>) -> Result<(), LabError> {
             cgroup::thaw(path);
         }
     }
+    // Then what runs: it keeps groups, mounts and namespaces, whichever of them came first.
+    let (processes, rest): (Vec<_>, Vec<_>) =
+        made.into_iter().rev().partition(|thing| matches!(thing, Thing::Process { .. }));
     let mut failed = None;
-    for thing in made.into_iter().rev() {
+    for thing in processes.into_iter().chain(rest) {
         if let Err(error) = thing.undo() {
             failed.get_or_insert(error);
         }

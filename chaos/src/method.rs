@@ -140,7 +140,10 @@ impl Method<'_> {
                 |fault: &Active| fault.fault().may_end_agents() && fault.targets().contains(&number);
             let is_stopped =
                 |fault: &Active| matches!(fault.fault(), Fault::Restart) && fault.targets().contains(&number);
-            if self.farm.is_running(number) || active.iter().any(is_stopped) {
+            if self.farm.is_running(number)
+                || active.iter().any(is_stopped)
+                || self.farm.was_just_started(number)
+            {
                 continue;
             }
             if active.iter().any(is_excused) {

@@ -111,11 +111,24 @@ fn namespace(lab: &mut Lab, name: &str) -> Result<(), NetworkError> {
 }
 
 impl Host {
+    /// What runs a program on it, in the network's namespace alone: `ip netns exec` would make one of
+    /// mounts too, in which a disk of our own stays mounted when it is no more here.
+    pub fn enters(&self) -> [String; 2] {
+        ["nsenter".to_owned(), format!("--net=/run/netns/{}", self.name)]
+    }
+
     /// A program that runs on it.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.name, program]);
+        let [enter, network] = self.enters();
+        let mut command = Command::new(enter);
+        command.args([&network, program]);
         command
+    }
+
+    /// Runs a program on it to its end.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String, CommandError> {
+        let [enter, network] = self.enters();
+        run(&enter, &[&[network.as_str(), program][..], arguments].concat())
     }
 
     /// Moves the calling thread onto it, for good: give it a thread of its own.

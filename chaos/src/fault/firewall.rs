@@ -4,7 +4,6 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Direction, FaultError, Others};
-use crate::command::run;
 use crate::network::Host;
 
 /// A table each, so that faults that overlap do not undo each other.
@@ -97,7 +96,7 @@ impl Walls {
 }
 
 fn nft(host: &Host, script: &str) -> Result<(), FaultError> {
-    run("ip", &["netns", "exec", &host.name, "nft", script])?;
+    host.run("nft", &[script])?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ mod farm;
 use std::collections::BTreeMap;
 
 use node_core::control::{Command, ReleaseRecord, Route, Secret};
-use proto::ids::ReleaseId;
+use proto::ids::{NodeId, ReleaseId};
 use proto::v1;
 use proto::v1::session_service_server::SessionService as _;
 use redis::AsyncCommands as _;
@@ -79,6 +79,27 @@ async fn what_is_written_at_one_node_is_read_at_every_other_at_once() {
     assert_eq!(clients[2].del::<_, usize>(&keys).await.unwrap(), 30);
     let info: String = redis::cmd("INFO").arg("holdfast").query_async(&mut clients[0]).await.unwrap();
     assert!(info.contains("quorum:yes") && info.contains("replicas_here:16"), "{info}");
+}
+
+/// The first node forms every group, and hands most of them on in a farm that has more nodes than a group
+/// has replicas.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_group_that_a_node_has_handed_on_is_found_from_there() {
+    let (_farm, nodes) = Farm::start(5, &[]).await;
+    let elsewhere = || {
+        let state = nodes[0].control.state();
+        let moved = state.placement.values().filter(|holders| !holders.contains(&NodeId(1))).count();
+        moved > 0 && nodes.iter().all(Node::agrees_with_placement)
+    };
+    eventually("groups that are not on the first node", elsewhere).await;
+    for (number, node) in nodes.iter().enumerate() {
+        let mut client = node.client("").await;
+        for key in 0..60 {
+            let key = format!("key-{key}");
+            let () = client.set(&key, number).await.unwrap();
+            assert_eq!(client.get::<_, usize>(&key).await.unwrap(), number, "{key}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,22 +19,29 @@ pub(super) struct Whereabouts {
 }
 
 impl Whereabouts {
-    /// The group's leader: by the word of the replica here, else by its own word, the newest term's.
+    /// The group's leader, by the newest term that anybody speaks of: the replica here, or who says of
+    /// itself that it leads.
+    ///
+    /// A replica here may know nothing newer because it was taken out of its group, which is the last that
+    /// a replica hears of it. So it does not have the last word, and none at all once it knows.
     pub(super) fn leader(&self, group: GroupId) -> Option<NodeId> {
-        if let Some(replica) = self.hosted.get(group)
-            && let Some(leader) = replica.watch().borrow().leader
-        {
-            return Some(leader);
-        }
+        let here = self.hosted.get(group).and_then(|replica| {
+            let view = replica.watch();
+            let view = view.borrow();
+            let belongs = view.voters.contains(&self.me) || view.learners.contains(&self.me);
+            view.leader.filter(|_| belongs).map(|leader| (view.term, leader))
+        });
         let view = self.members.view();
         let view = view.borrow();
         let claims = view.members.iter().filter_map(|(node, member)| {
             let groups = &member.state.as_ref()?.groups;
             let claim = groups.iter().find(|claim| claim.group == u32::from(group.0))?;
-            // A replica that is here and knows of no leader knows better than its own last word.
+            // Its own last word is what the replica here says.
             (*node != self.me && lives(member.member.state)).then_some((claim.term, *node))
         });
-        claims.max().map(|(_, node)| node)
+        let claimed = claims.max();
+        let newer = claimed.filter(|(term, _)| here.is_none_or(|(known, _)| *term > known));
+        newer.or(here).map(|(_, node)| node)
     }
 
     /// Another node to ask when nobody is known to lead: the replicas in turn.

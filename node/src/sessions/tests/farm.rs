@@ -195,6 +195,15 @@ impl Node {
         redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&config).await
     }
 
+    /// Whether the groups that this node leads have the members that the controller has placed.
+    pub(super) fn agrees_with_placement(&self) -> bool {
+        let placement = self.control.state().placement.clone();
+        self.sessions.inner.hosted.led().into_iter().all(|(group, view)| {
+            let placed = placement.get(&group.id()).into_iter().flatten().copied();
+            placed.collect::<std::collections::BTreeSet<_>>() == view.voters
+        })
+    }
+
     /// Waits until every group has so many replicas, by the word of their leaders.
     pub(super) async fn whole(&self, replicas: usize) {
         let view = self.members.view();
