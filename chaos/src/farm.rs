@@ -20,6 +20,8 @@ const FORM_MAX: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_millis(100);
 /// An agent's own patience with what does not end, and some.
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
+/// For a new node to be admitted in place of one that is known to be gone.
+const JOINS_WITHIN: Duration = Duration::from_secs(45);
 /// Between two starts of an agent that ends by itself.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// Room for what a run stores, and little enough to be filled in a moment.
@@ -87,6 +89,29 @@ pub enum FarmError {
     NotWhole { limit: Duration, status: String },
 }
 
+/// Asks one node, on any thread.
+pub struct Asker {
+    pub name: String,
+    host: Host,
+    socket: PathBuf,
+    holdfast: PathBuf,
+}
+
+impl Asker {
+    /// # Errors
+    /// When the node does not answer.
+    pub fn status(&self) -> Result<Value, FarmError> {
+        let socket = self.socket.to_string_lossy();
+        json(&self.holdfast, &self.host, &["--socket", &socket, "status", "--json"])
+    }
+}
+
+fn json(holdfast: &Path, host: &Host, words: &[&str]) -> Result<Value, FarmError> {
+    let text = host.run(&holdfast.to_string_lossy(), words)?;
+    serde_json::from_str(&text)
+        .map_err(|_| FarmError::Answer { verb: words.first().copied().unwrap_or_default().to_owned(), text })
+}
+
 impl Farm {
     /// Starts one agent a host and waits until they are a whole farm.
     ///
@@ -144,17 +169,30 @@ impl Farm {
             let file = |what| move |source| FarmError::File { what, path: data.clone(), source };
             fs::remove_dir_all(data).map_err(file("remove"))?;
         }
-        self.join(number)?;
+        let began = Instant::now();
+        // Its name is another's until the others know that the one before is gone.
+        while let Err(error) = self.join(number) {
+            if began.elapsed() > JOINS_WITHIN {
+                return Err(error);
+            }
+            std::thread::sleep(PAUSE);
+        }
         self.start_agent(lab, number)
     }
 
     fn json_on(&self, node: &Node, words: &[&str]) -> Result<Value, FarmError> {
-        let holdfast = self.holdfast.to_string_lossy();
-        let text = node.host.run(&holdfast, words)?;
-        serde_json::from_str(&text).map_err(|_| FarmError::Answer {
-            verb: words.first().copied().unwrap_or_default().to_owned(),
-            text,
-        })
+        json(&self.holdfast, &node.host, words)
+    }
+
+    /// For each node, who asks it how the farm is.
+    pub fn askers(&self) -> Vec<Asker> {
+        let asker = |node: &Node| Asker {
+            name: node.name.clone(),
+            host: node.host.clone(),
+            socket: node.socket.clone(),
+            holdfast: self.holdfast.clone(),
+        };
+        self.nodes.iter().map(asker).collect()
     }
 
     /// Starts an agent, for the first time or again.

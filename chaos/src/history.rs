@@ -22,6 +22,9 @@ beginning by one monotonic clock, and `event`:
   runs    node, app, release: what a node runs at the end
   sample  node, pid, fds, threads, rss_kib: what an agent's process holds
   phase   phase: steady, method, recovery, after (steady again) or final begins
+  pressure  late_ms, steal_percent, busy_percent: how this host was, in the second before
+  seen    node, controller, epoch, quorum, members {name: state}: what a node says of the farm
+  not_whole  seconds, status: the farm was not whole so long after all was put right
   ended   node, reason: an agent has ended that nobody had ended
   fault   fault, targets [names], begins: a fault begins, or ends
 
@@ -87,6 +90,12 @@ pub enum Event {
     },
     Sample(Sample),
     Ended(Ended),
+    Pressure(Pressure),
+    Seen(Seen),
+    NotWhole {
+        seconds: u64,
+        status: String,
+    },
     Phase {
         phase: Phase,
     },
@@ -169,6 +178,26 @@ pub struct Sample {
 pub struct Ended {
     pub node: String,
     pub reason: String,
+}
+
+/// How the host was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pressure {
+    /// How late a thread woke up that did nothing but sleep, at worst.
+    pub late_ms: u64,
+    pub steal_percent: u64,
+    pub busy_percent: u64,
+}
+
+/// What a node says of the farm.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    pub node: String,
+    /// Empty: none.
+    pub controller: String,
+    pub epoch: u64,
+    pub quorum: bool,
+    pub members: BTreeMap<String, String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -320,6 +349,9 @@ impl Builder {
             | Event::Runs { .. }
             | Event::Sample(_)
             | Event::Ended(_)
+            | Event::Pressure(_)
+            | Event::Seen(_)
+            | Event::NotWhole { .. }
             | Event::Phase { .. }
             | Event::Fault { .. }) => self.history.events.push((t_us, event)),
         }

@@ -24,6 +24,8 @@ mod journal;
 mod lab;
 mod method;
 mod network;
+mod observer;
+mod pressure;
 mod report;
 mod run;
 mod switch;
@@ -119,7 +121,18 @@ fn run(wish: &args::Run) -> ExitCode {
         Err(error) => {
             eprintln!("error: there is no verdict: {error}");
             eprintln!("  {} keeps what there is; `holdfast-chaos clean` removes what is left", out.display());
-            let exit = if matches!(error, run::RunError::Aborted(_)) { Exit::Aborted } else { Exit::Harness };
+            let exit = match error {
+                run::RunError::Aborted(_) => Exit::Aborted,
+                run::RunError::Starved { .. } => Exit::Inconclusive,
+                run::RunError::Folder { .. }
+                | run::RunError::Network(_)
+                | run::RunError::Farm(_)
+                | run::RunError::Lab(_)
+                | run::RunError::History(_)
+                | run::RunError::Clients(_)
+                | run::RunError::Fault(_)
+                | run::RunError::Absent(_) => Exit::Harness,
+            };
             exit.into()
         }
     }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::abort::Watch;
 use crate::experiment::{Experiment, Step, Target};
-use crate::farm::Farm;
+use crate::farm::{Farm, FarmError};
 use crate::fault::{Active, Fault, FaultError, Field};
 use crate::history::{Ended, Event};
 use crate::journal::Journal;
@@ -54,8 +54,7 @@ impl Method<'_> {
                 if step.faults.iter().any(|blow| blow.target == Target::Each) {
                     for node in 0..self.farm.nodes.len() {
                         self.step(step, Some(node), tell)?;
-                        let limit = Duration::from_secs(experiment.recovery_seconds_max);
-                        self.farm.wait_whole(limit)?;
+                        self.wait_whole(tell)?;
                         self.rest(step.then_seconds, &mut Vec::new())?;
                     }
                 } else {
@@ -104,6 +103,21 @@ impl Method<'_> {
         }
         done?;
         Ok(mended?)
+    }
+
+    /// Waits for a whole farm, and writes it down if there is none in time.
+    ///
+    /// # Errors
+    /// When nobody can be asked.
+    pub fn wait_whole(&mut self, tell: &mut impl FnMut(&str)) -> Result<(), RunError> {
+        match self.farm.wait_whole(Duration::from_secs(self.experiment.recovery_seconds_max)) {
+            Err(FarmError::NotWhole { limit, status }) => {
+                tell("the farm is not whole in time");
+                self.journal.note(Event::NotWhole { seconds: limit.as_secs(), status });
+                Ok(())
+            }
+            whole => Ok(whole?),
+        }
     }
 
     fn field<'b>(&'b mut self, random: &'b mut StdRng) -> Field<'b> {

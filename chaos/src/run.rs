@@ -14,7 +14,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -22,6 +21,7 @@ use serde::Serialize;
 
 use crate::abort::Watch;
 use crate::check;
+use crate::command;
 use crate::doctor;
 use crate::experiment::Experiment;
 use crate::farm::{Farm, FarmError, Ground};
@@ -31,7 +31,9 @@ use crate::journal::Journal;
 use crate::lab::{self, Lab, LabError};
 use crate::method::{Chosen, Method};
 use crate::network::{self, NetworkError};
-use crate::report::Report;
+use crate::observer::Observer;
+use crate::pressure::{Pressure, Seconds};
+use crate::report::{Exit, Report};
 use crate::workload::{self, Workload};
 
 /// What is asked for.
@@ -66,8 +68,8 @@ pub enum RunError {
     Absent(String),
     #[error("it was given up: {0}")]
     Aborted(String),
-    #[error("the ledger can not be read at {node}: {reason}")]
-    ReadBack { node: String, reason: String },
+    #[error("the host was starved of processor in {} of {} seconds: {reason}", seconds.starved, seconds.all)]
+    Starved { seconds: Seconds, reason: String },
 }
 
 #[derive(Debug, Serialize)]
@@ -86,18 +88,40 @@ pub fn run(wish: &Wish<'_>, mut tell: impl FnMut(&str)) -> Result<Report, RunErr
     let folder = |source| RunError::Folder { path: wish.folder.clone(), source };
     fs::create_dir_all(wish.folder.parent().unwrap_or(Path::new("."))).map_err(folder)?;
     fs::create_dir(&wish.folder).map_err(folder)?;
+    let pressure = Pressure::start();
     let mut lab = Lab::open(&lab::root())?;
-    let worked = work(wish, &mut lab, &mut tell);
-    // The farm ends first, whatever came of it.
+    let judged = work(wish, &mut lab, &pressure, &mut tell).and_then(|()| judge(wish));
+    if let Ok(report) = &judged
+        && report.exit() == Exit::Violated
+    {
+        tell("keeping the nodes' data");
+        keep_data(lab.folder(), &wish.folder).map_err(folder)?;
+    }
+    // The farm ends, whatever came of it.
     lab.close()?;
-    worked?;
+    match judged {
+        // What a starved host kept from coming about says nothing of the farm, nor of this tool.
+        Err(error) if pressure.seconds().are_starved() && !matches!(error, RunError::Aborted(_)) => {
+            Err(RunError::Starved { seconds: pressure.seconds(), reason: error.to_string() })
+        }
+        judged => judged,
+    }
+}
+
+fn judge(wish: &Wish<'_>) -> Result<Report, RunError> {
     let history = history::read(&wish.folder.join("history.jsonl"))?;
     let report = check::all(&history);
-    fs::write(wish.folder.join("verdict.json"), report.json()).map_err(folder)?;
+    let path = wish.folder.join("verdict.json");
+    fs::write(&path, report.json()).map_err(|source| RunError::Folder { path, source })?;
     Ok(report)
 }
 
-fn work(wish: &Wish<'_>, lab: &mut Lab, tell: &mut impl FnMut(&str)) -> Result<(), RunError> {
+fn work(
+    wish: &Wish<'_>,
+    lab: &mut Lab,
+    pressure: &Pressure,
+    tell: &mut impl FnMut(&str),
+) -> Result<(), RunError> {
     let Wish { experiment, seed, folder, holdfast, stop } = wish;
     let kept = |source| RunError::Folder { path: folder.clone(), source };
     tell(&format!("starting {} agents", experiment.nodes));
@@ -132,6 +156,8 @@ fn work(wish: &Wish<'_>, lab: &mut Lab, tell: &mut impl FnMut(&str)) -> Result<(
     };
     let path = folder.join("history.jsonl");
     let journal = Journal::create(&path, run).map_err(kept)?;
+    pressure.tell(&journal);
+    let observer = Observer::start(farm.askers(), journal.clone());
     let clients = Workload::start(&hosts, &journal);
     let mut method = Method {
         experiment,
@@ -147,6 +173,7 @@ fn work(wish: &Wish<'_>, lab: &mut Lab, tell: &mut impl FnMut(&str)) -> Result<(
     let broken = break_it(&mut method, tell);
     let plan = Plan { experiment, seed: *seed, chosen: std::mem::take(&mut method.chosen) };
     let failed = clients.stop();
+    drop(observer);
     fs::write(folder.join("plan.json"), serde_json::to_string_pretty(&plan).unwrap_or_default())
         .map_err(kept)?;
     journal.finish().map_err(kept)?;
@@ -159,8 +186,10 @@ fn work(wish: &Wish<'_>, lab: &mut Lab, tell: &mut impl FnMut(&str)) -> Result<(
     tell("reading everything back at every server");
     let tried = tried(&history::read(&path)?);
     for node in &farm.nodes {
-        workload::read_back(&node.host, &tried, &journal)
-            .map_err(|reason| RunError::ReadBack { node: node.name.clone(), reason })?;
+        // What can not be read is in the history, and is judged.
+        if let Err(reason) = workload::read_back(&node.host, &tried, &journal) {
+            tell(&format!("{} does not let us read: {reason}", node.name));
+        }
     }
     sample(&farm, &journal);
     journal.finish().map_err(kept)
@@ -177,7 +206,7 @@ fn break_it(method: &mut Method<'_>, tell: &mut impl FnMut(&str)) -> Result<(), 
     method.run(tell)?;
     tell("waiting until the farm is whole again");
     method.journal.note(Event::Phase { phase: Phase::Recovery });
-    method.farm.wait_whole(Duration::from_secs(experiment.recovery_seconds_max))?;
+    method.wait_whole(tell)?;
     tell(&format!("steady again for {} s", experiment.steady_seconds));
     method.journal.note(Event::Phase { phase: Phase::After });
     method.rest(experiment.steady_seconds, &mut [])
@@ -203,6 +232,26 @@ fn sample(farm: &Farm, journal: &Journal) {
         let (threads, rss_kib) = (line("Threads:"), line("VmRSS:"));
         journal.note(Event::Sample(Sample { node: node.name.clone(), pid, fds, threads, rss_kib }));
     }
+}
+
+/// The nodes' folders, as they are.
+fn keep_data(homes: &Path, folder: &Path) -> io::Result<()> {
+    let names = fs::read_dir(homes)?.flatten().filter(|entry| {
+        // An image has all that the disk has.
+        let name = entry.file_name().to_string_lossy().into_owned();
+        name.starts_with("node-") && !name.ends_with(".image")
+    });
+    for entry in names {
+        let kept = folder.join("data").join(entry.file_name());
+        let from = entry.path();
+        let words = ["-a", "--", &from.to_string_lossy(), &kept.to_string_lossy()];
+        fs::create_dir_all(folder.join("data"))?;
+        // Sockets can not be copied, and are of no use.
+        if let Err(error) = command::run("cp", &words) {
+            eprintln!("warning: {error}");
+        }
+    }
+    Ok(())
 }
 
 /// What the agents said outlives the lab.

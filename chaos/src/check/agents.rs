@@ -3,6 +3,8 @@
 use crate::history::{Event, History};
 use crate::report::{Finding, Violations};
 
+pub const NAME: &str = "agents";
+
 pub fn check(history: &History) -> Finding {
     let mut violations = Violations::default();
     let mut looked_at = 0;
@@ -17,7 +19,7 @@ pub fn check(history: &History) -> Finding {
         }
     }
     Finding {
-        check: "agents",
+        check: NAME,
         promise: "no agent ends unless somebody or its failing disk ends it",
         looked_at,
         verdict: violations.verdict(looked_at),

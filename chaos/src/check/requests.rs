@@ -8,6 +8,8 @@ use crate::report::{Finding, Violations};
 /// From here on a status says that the site failed, not the request.
 const FAILED_STATUS: u16 = 500;
 
+pub const NAME: &str = "requests";
+
 pub fn check(history: &History) -> Finding {
     let mut served: BTreeMap<&str, u64> = BTreeMap::new();
     for (_, event) in &history.events {
@@ -48,7 +50,7 @@ pub fn check(history: &History) -> Finding {
         )],
     };
     Finding {
-        check: "requests",
+        check: NAME,
         promise: "no order is executed twice, and no more requests fail than may",
         looked_at,
         verdict: violations.verdict(looked_at),

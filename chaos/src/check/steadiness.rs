@@ -3,13 +3,15 @@
 use crate::history::{Event, History, Operation, Outcome, Phase};
 use crate::report::{Finding, Verdict, Violations};
 
+pub const NAME: &str = "steady state";
+
 pub fn check(history: &History) -> Finding {
     let begins = |wanted: Phase| {
         let is_it = |event: &Event| matches!(event, Event::Phase { phase } if *phase == wanted);
         history.events.iter().find(|(_, event)| is_it(event)).map(|(at_us, _)| *at_us)
     };
     let finding = |looked_at, verdict, figures| Finding {
-        check: "steady state",
+        check: NAME,
         promise: "before anything is broken, and once all is put right, everybody is answered",
         looked_at,
         verdict,
@@ -27,10 +29,17 @@ pub fn check(history: &History) -> Finding {
         );
         return finding(before, Verdict::Inconclusive { reason }, Vec::new());
     }
-    let Some(after) = begins(Phase::After) else { return finding(0, Verdict::NotTested, Vec::new()) };
-    let end = begins(Phase::Final).unwrap_or(i64::MAX);
-    let (later, failed) = tally(history, after, end);
     let mut violations = Violations::default();
+    for (_, event) in &history.events {
+        if let Event::NotWhole { seconds, status } = event {
+            violations.add(|| format!("the farm was not whole within {seconds} s: {status}"));
+        }
+    }
+    let Some(after) = begins(Phase::After) else {
+        return finding(before, violations.verdict(0), Vec::new());
+    };
+    // Reading everything back is part of it.
+    let (later, failed) = tally(history, after, i64::MAX);
     for operation in &failed {
         let at_ms = operation.called_us / 1_000;
         violations.add(|| format!("after all was put right, at {at_ms} ms: {}", told(operation)));
@@ -83,10 +92,10 @@ mod tests {
 
     fn verdict(before: &str, between: &str, after: &str) -> Verdict {
         let [first, second, third] = [counted(2, 1, before), counted(12, 2, between), counted(22, 3, after)];
-        let phases = [phase(1, "steady"), phase(10, "method"), phase(20, "after"), phase(30, "final")];
+        let phases = [phase(1, "steady"), phase(10, "method"), phase(20, "after")];
         let lines = [
             &phases[0], &first[0], &first[1], &phases[1], &second[0], &second[1], &phases[2], &third[0],
-            &third[1], &phases[3],
+            &third[1],
         ];
         check(&history(&lines.map(String::as_str))).verdict
     }
@@ -98,5 +107,10 @@ mod tests {
         assert!(matches!(verdict(OK, OK, REFUSED), Verdict::Violated { .. }));
         assert!(matches!(verdict(REFUSED, OK, OK), Verdict::Inconclusive { .. }));
         assert_eq!(check(&history(&[])).verdict, Verdict::NotTested);
+        let never = r#"{"t_us":20,"event":"not_whole","seconds":9,"status":"down"}"#;
+        let [call, told] = counted(2, 1, OK);
+        let lines = [&phase(1, "steady"), &call, &told, &phase(10, "method"), never].map(str::to_owned);
+        let verdict = check(&history(&lines.each_ref().map(String::as_str))).verdict;
+        assert!(matches!(verdict, Verdict::Violated { .. }));
     }
 }

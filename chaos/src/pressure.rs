@@ -1,0 +1,161 @@
+//! Whether this host had time for us.
+//!
+//! What a farm does on a host that is short of processor says little of the farm: leases run out, probes
+//! are late, clients give up. So a thread that wants to wake up every few milliseconds measures how late
+//! it is, and the kernel tells what its own host has taken.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::history::{Event, Pressure as Sample};
+use crate::journal::Journal;
+
+const NAP: Duration = Duration::from_millis(20);
+const PERIOD: Duration = Duration::from_secs(1);
+/// A nap that is so late misses half of a lease: elections follow from it.
+pub const LATE_MS: u64 = 200;
+/// Of a hundred ticks of the processors, those that the host of this machine took.
+pub const STEAL_PERCENT: u64 = 25;
+/// A starved second happens on any machine; one in ten is a starved host.
+const STARVED_PERCENT: u64 = 10;
+const STARVED_MIN: u64 = 3;
+
+/// Measures until it is dropped.
+pub struct Pressure {
+    inner: Arc<Inner>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Inner {
+    stop: AtomicBool,
+    seconds: Mutex<Seconds>,
+    /// Who writes it down, once there is somebody.
+    journal: Mutex<Option<Journal>>,
+}
+
+/// How many seconds there were, and how many of them were starved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Seconds {
+    pub all: u64,
+    pub starved: u64,
+}
+
+impl Seconds {
+    pub fn add(&mut self, late_ms: u64, steal_percent: u64) {
+        self.all += 1;
+        if late_ms > LATE_MS || steal_percent > STEAL_PERCENT {
+            self.starved += 1;
+        }
+    }
+
+    /// Whether what happened says little.
+    pub fn are_starved(self) -> bool {
+        self.starved >= STARVED_MIN && self.starved * 100 >= self.all * STARVED_PERCENT
+    }
+}
+
+impl Pressure {
+    pub fn start() -> Self {
+        let inner = Arc::new(Inner::default());
+        let measured = Arc::clone(&inner);
+        let thread = std::thread::spawn(move || measured.run());
+        Self { inner, thread: Some(thread) }
+    }
+
+    /// From now on it is written down.
+    pub fn tell(&self, journal: &Journal) {
+        *self.inner.journal.lock().unwrap_or_else(PoisonError::into_inner) = Some(journal.clone());
+    }
+
+    pub fn seconds(&self) -> Seconds {
+        *self.inner.seconds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Pressure {
+    fn drop(&mut self) {
+        self.inner.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It has told of its panic itself.
+            let _ended = thread.join();
+        }
+    }
+}
+
+impl Inner {
+    fn run(&self) {
+        let mut ticks = ticks();
+        while !self.stop.load(Ordering::Relaxed) {
+            let (began, mut late) = (Instant::now(), Duration::ZERO);
+            while began.elapsed() < PERIOD && !self.stop.load(Ordering::Relaxed) {
+                let nap = Instant::now();
+                std::thread::sleep(NAP);
+                late = late.max(nap.elapsed().saturating_sub(NAP));
+            }
+            let now = self::ticks();
+            let percent = |part: u64| part * 100 / (now.all - ticks.all).max(1);
+            let sample = Sample {
+                late_ms: u64::try_from(late.as_millis()).unwrap_or(u64::MAX),
+                steal_percent: percent(now.stolen - ticks.stolen),
+                busy_percent: percent(now.busy - ticks.busy),
+            };
+            ticks = now;
+            let mut seconds = self.seconds.lock().unwrap_or_else(PoisonError::into_inner);
+            seconds.add(sample.late_ms, sample.steal_percent);
+            drop(seconds);
+            if let Some(journal) = &*self.journal.lock().unwrap_or_else(PoisonError::into_inner) {
+                journal.note(Event::Pressure(sample));
+            }
+        }
+    }
+}
+
+/// Of all processors, since the machine began.
+#[derive(Clone, Copy, Default)]
+struct Ticks {
+    all: u64,
+    busy: u64,
+    stolen: u64,
+}
+
+fn ticks() -> Ticks {
+    of(&fs::read_to_string("/proc/stat").unwrap_or_default())
+}
+
+/// proc(5): user, nice, system, idle, iowait, irq, softirq, steal; guests are in the first two already.
+fn of(stat: &str) -> Ticks {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu ")).unwrap_or_default();
+    let fields: Vec<u64> = line.split_whitespace().take(8).filter_map(|field| field.parse().ok()).collect();
+    let all = fields.iter().sum();
+    let idle: u64 = fields.iter().skip(3).take(2).sum();
+    let stolen = fields.get(7).copied().unwrap_or(0);
+    Ticks { all, busy: all - idle - stolen, stolen }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_words_are_understood() {
+        let ticks = of("cpu  10 0 5 80 5 0 0 7 3 0\ncpu0 1 2 3\n");
+        assert_eq!((ticks.all, ticks.busy, ticks.stolen), (107, 15, 7));
+        assert_eq!(of("").all, 0);
+    }
+
+    #[test]
+    fn a_late_second_is_none_and_one_in_ten_is_a_starved_host() {
+        let mut seconds = Seconds::default();
+        for number in 0..40 {
+            seconds.add(if number < 3 { LATE_MS + 1 } else { 5 }, 0);
+        }
+        assert!(!seconds.are_starved(), "{seconds:?}");
+        seconds.add(0, STEAL_PERCENT + 1);
+        seconds.add(0, 99);
+        assert!(seconds.are_starved(), "{seconds:?}");
+    }
+}
