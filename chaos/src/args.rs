@@ -36,6 +36,14 @@ pub enum Verb {
                             Example:\n  sudo holdfast-chaos run chaos/experiments/kill-a-node.toml --seed 7"
     )]
     Run(Run),
+    /// Be the app that is deployed to be broken
+    #[command(hide = true)]
+    App {
+        #[arg(long)]
+        served: Option<PathBuf>,
+        #[arg(long, default_value = "here")]
+        text: String,
+    },
     /// Remove what runs that were killed have left
     #[command(after_help = "Namespaces, mounts, control groups and processes of runs that are no more.\n\n\
                             Example:\n  sudo holdfast-chaos clean")]

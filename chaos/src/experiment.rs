@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use crate::fault::Fault;
+use crate::workload::Kind;
 
 /// A farm smaller than this has no quorum without one; larger ones do not fit a laptop.
 const NODES: std::ops::RangeInclusive<u8> = 3..=9;
@@ -43,6 +44,12 @@ pub struct Experiment {
     /// How often the method is gone through.
     #[serde(default = "once")]
     pub repeat: u32,
+    /// What clients do meanwhile.
+    #[serde(default = "Kind::usual")]
+    pub workloads: Vec<Kind>,
+    /// Requests that may fail, where that is promised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed_requests_max: Option<u64>,
     #[serde(default)]
     pub abort: Abort,
     pub method: Vec<Step>,

@@ -10,11 +10,16 @@ use serde_json::Value;
 
 use crate::command::CommandError;
 use crate::disk::{Disk, DiskError};
+use crate::history::Act;
 use crate::lab::{Lab, LabError, Thing, start_of};
 use crate::network::Host;
 
+/// What agents tell: as much as usual, and whom they obey, which is judged.
+const LOG: &str = "info,openraft=error,openraft::replication=off,node::deploy::acts=debug";
 /// Of every agent, on its own host.
 pub const REDIS_PORT: u16 = 7404;
+/// Of every agent's balancer, on its host's address.
+pub const HTTP_PORT: u16 = 8080;
 /// For a farm to form: some twenty raft groups on two busy cores.
 const FORM_MAX: Duration = Duration::from_secs(90);
 const PAUSE: Duration = Duration::from_millis(100);
@@ -22,6 +27,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const STOPS_WITHIN: Duration = Duration::from_secs(60);
 /// For a new node to be admitted in place of one that is known to be gone.
 const JOINS_WITHIN: Duration = Duration::from_secs(45);
+/// For a rollout that is going on to come to its end.
+const SETTLES_WITHIN: Duration = Duration::from_secs(45);
 /// Between two starts of an agent that ends by itself.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 /// Room for what a run stores, and little enough to be filled in a moment.
@@ -56,8 +63,8 @@ pub struct Node {
     pub name: String,
     pub host: Host,
     config: PathBuf,
-    socket: PathBuf,
-    log: PathBuf,
+    pub socket: PathBuf,
+    pub log: PathBuf,
     data: PathBuf,
     pub zone: String,
     pub disk: Option<Disk>,
@@ -103,6 +110,20 @@ impl Asker {
     pub fn status(&self) -> Result<Value, FarmError> {
         let socket = self.socket.to_string_lossy();
         json(&self.holdfast, &self.host, &["--socket", &socket, "status", "--json"])
+    }
+}
+
+impl Asker {
+    /// Rolls a release out. Returns its id.
+    ///
+    /// # Errors
+    /// When it is refused, or does not come to an end.
+    pub fn deploy(&self, folder: &Path, version: &str) -> Result<String, FarmError> {
+        let (socket, folder) = (self.socket.to_string_lossy(), folder.to_string_lossy());
+        let words = ["--socket", &socket, "deploy", &folder, "--version", version, "--json"];
+        let told = json(&self.holdfast, &self.host, &words)?;
+        let release = told["release"].as_str().map(str::to_owned);
+        release.ok_or_else(|| FarmError::Answer { verb: "deploy".to_owned(), text: told.to_string() })
     }
 }
 
@@ -161,6 +182,14 @@ impl Farm {
         Err(last.unwrap_or(FarmError::Answer { verb: "join".to_owned(), text: "nobody runs".to_owned() }))
     }
 
+    /// Rolls a release out, as an operator would, at one of the nodes. Returns its id.
+    ///
+    /// # Errors
+    /// When it is refused, or does not come to an end.
+    pub fn deploy(&self, number: usize, folder: &Path, version: &str) -> Result<String, FarmError> {
+        self.askers()[number].deploy(folder, version)
+    }
+
     /// What an operator does about a node whose data is gone or damaged: a new one in its place.
     pub fn replace(&mut self, lab: &mut Lab, number: usize) -> Result<(), FarmError> {
         self.kill(number);
@@ -201,7 +230,7 @@ impl Farm {
         let file = |what, source| FarmError::File { what, path: node.log.clone(), source };
         let log = File::options().create(true).append(true).open(&node.log).map_err(|e| file("open", e))?;
         let mut agent = node.host.command(&self.holdfast.to_string_lossy());
-        agent.args(["agent", "--config"]).arg(&node.config);
+        agent.args(["agent", "--config"]).arg(&node.config).env("HOLDFAST_LOG", LOG);
         if let (Some(library), Some(clock)) = (&node.clock_library, &node.clock) {
             agent.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", clock);
             // Time that is measured goes on as ever; the file is looked at again every second.
@@ -350,6 +379,44 @@ impl Farm {
         self.nodes[number].started.is_some_and(|started| started.elapsed() < RESTART_AFTER)
     }
 
+    /// Which version of an app each node runs, once all run the same, or nothing changes any more.
+    ///
+    /// # Errors
+    /// When nobody can be asked.
+    pub fn runs(&self, app: &str) -> Result<Vec<(String, String)>, FarmError> {
+        let began = Instant::now();
+        loop {
+            let runs = self.runs_now(app)?;
+            let is_settled =
+                runs.len() == self.nodes.len() && runs.windows(2).all(|pair| pair[0].1 == pair[1].1);
+            if is_settled || began.elapsed() > SETTLES_WITHIN {
+                return Ok(runs);
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn runs_now(&self, app: &str) -> Result<Vec<(String, String)>, FarmError> {
+        let node = self.nodes.iter().find(|node| node.agent.is_some());
+        let nobody = || FarmError::Answer { verb: "ps".to_owned(), text: "nobody runs".to_owned() };
+        let node = node.ok_or_else(nobody)?;
+        let told = self.json_on(node, &["--socket", &node.socket.to_string_lossy(), "ps", app, "--json"])?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let instances = told["instances"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let ready = instances.iter().filter(|one| one["state"] == "ready" && one["app"] == app);
+        Ok(ready.map(|one| (text(&one["node"]), text(&one["version"]))).collect())
+    }
+
+    /// Whom each agent has obeyed and refused, in the order in which it did, by its log.
+    pub fn acts(&self) -> Vec<Act> {
+        let mut acts = Vec::new();
+        for node in &self.nodes {
+            let log = fs::read_to_string(&node.log).unwrap_or_default();
+            acts.extend(log.lines().filter_map(|line| act(line, &node.name)));
+        }
+        acts
+    }
+
     /// The last that an agent has said.
     pub fn last_words(&self, number: usize) -> String {
         let log = fs::read_to_string(&self.nodes[number].log).unwrap_or_default();
@@ -363,6 +430,18 @@ impl Farm {
         let name = status["controller"]["node"].as_str()?;
         self.nodes.iter().position(|node| node.name == name)
     }
+}
+
+/// What a line of a log says of whom the agent has obeyed.
+fn act(line: &str, agent: &str) -> Option<Act> {
+    let accepted = match line.split_once("node::deploy::acts: ")?.1 {
+        words if words.starts_with("an act is obeyed") => true,
+        words if words.starts_with("an act is refused") => false,
+        _ => return None,
+    };
+    let field = |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name));
+    let (controller, epoch) = (field("controller=")?.to_owned(), field("epoch=")?.parse().ok()?);
+    Some(Act { controller, epoch, agent: agent.to_owned(), accepted })
 }
 
 /// Of whatever thread of it.
@@ -397,7 +476,7 @@ impl Node {
              [network]\nbind = \"{address}\"\nadvertise = \"{address}\"\n\
              [api]\nsocket = {socket:?}\n\
              [resp]\nbind = \"127.0.0.1:{REDIS_PORT}\"\n\
-             [balancer]\nhttp = [\"{address}:8080\"]\n",
+             [balancer]\nhttp = [\"{address}:{HTTP_PORT}\"]\n",
         );
         fs::write(&config, text).map_err(file("write", &config))?;
         let clock_library = ground.clocks.map(Path::to_owned);
@@ -422,4 +501,24 @@ impl Node {
 fn zone(number: usize, zones: u8) -> String {
     let letters = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
     letters.get(number % usize::from(zones.max(1))).copied().unwrap_or("a").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_agents_words_say_whom_they_obey() {
+        let said = |words: &str| format!("2026-11-23T19:57:39Z  INFO task{{name=\"x\"}}: {words}");
+        let obeyed = said("node::deploy::acts: an act is obeyed controller=7 epoch=12");
+        let wanted =
+            Act { controller: "7".to_owned(), epoch: 12, agent: "node-1".to_owned(), accepted: true };
+        assert_eq!(act(&obeyed, "node-1"), Some(wanted.clone()));
+        let refused = said(
+            "node::deploy::acts: an act is refused controller=7 epoch=12 refusal=epoch 12 has been succeeded",
+        );
+        assert_eq!(act(&refused, "node-1"), Some(Act { accepted: false, ..wanted }));
+        assert_eq!(act(&said("node::deploy: an act is obeyed controller=7 epoch=12"), "node-1"), None);
+        assert_eq!(act(&said("node::deploy::acts: can not fetch a release"), "node-1"), None);
+    }
 }

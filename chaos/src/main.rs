@@ -10,6 +10,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal prints")]
 
 mod abort;
+mod app;
 mod args;
 mod cgroup;
 mod check;
@@ -26,6 +27,7 @@ mod method;
 mod network;
 mod observer;
 mod pressure;
+mod releases;
 mod report;
 mod run;
 mod switch;
@@ -55,6 +57,13 @@ fn main() -> ExitCode {
     match line.verb {
         Verb::Check { history, json } => check(&history, json),
         Verb::Doctor { json } => doctor(json),
+        Verb::App { served, text } => match app::run(app::Wish { served, text }) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error}");
+                Exit::Harness.into()
+            }
+        },
         Verb::Clean => clean(),
         Verb::Run(wish) => run(&wish),
     }

@@ -20,6 +20,7 @@ use rand::rngs::StdRng;
 use serde::Serialize;
 
 use crate::abort::Watch;
+use crate::app;
 use crate::check;
 use crate::command;
 use crate::doctor;
@@ -33,8 +34,10 @@ use crate::method::{Chosen, Method};
 use crate::network::{self, NetworkError};
 use crate::observer::Observer;
 use crate::pressure::{Pressure, Seconds};
+use crate::releases::{self, Workshop};
 use crate::report::{Exit, Report};
-use crate::workload::{self, Workload};
+use crate::switch::Switch;
+use crate::workload::{self, Kind, Workload};
 
 /// What is asked for.
 pub struct Wish<'a> {
@@ -116,14 +119,13 @@ fn judge(wish: &Wish<'_>) -> Result<Report, RunError> {
     Ok(report)
 }
 
-fn work(
+/// A farm on ground that lets its experiment's faults be made.
+fn start(
     wish: &Wish<'_>,
     lab: &mut Lab,
-    pressure: &Pressure,
     tell: &mut impl FnMut(&str),
-) -> Result<(), RunError> {
-    let Wish { experiment, seed, folder, holdfast, stop } = wish;
-    let kept = |source| RunError::Folder { path: folder.clone(), source };
+) -> Result<(Farm, Option<Switch>), RunError> {
+    let Wish { experiment, seed, holdfast, .. } = wish;
     tell(&format!("starting {} agents", experiment.nodes));
     let (hosts, switch) = if experiment.faults().any(Fault::needs_a_switch) {
         let (hosts, switch) = network::switched(lab, experiment.nodes, *seed)?;
@@ -139,26 +141,50 @@ fn work(
         None
     };
     let ground = Ground {
-        hosts: hosts.clone(),
+        hosts,
         folder: &homes,
         holdfast,
         zones: experiment.zones,
         disks: experiment.faults().any(Fault::needs_disks),
         clocks,
     };
-    let mut farm = Farm::start(lab, ground)?;
+    Ok((Farm::start(lab, ground)?, switch))
+}
+
+fn work(
+    wish: &Wish<'_>,
+    lab: &mut Lab,
+    pressure: &Pressure,
+    tell: &mut impl FnMut(&str),
+) -> Result<(), RunError> {
+    let Wish { experiment, seed, folder, stop, .. } = wish;
+    let kept = |source| RunError::Folder { path: folder.clone(), source };
+    let homes = lab.folder().to_owned();
+    let (mut farm, switch) = start(wish, lab, tell)?;
+    let hosts = farm.hosts();
     let run = Run {
         version: 1,
         seed: *seed,
         experiment: experiment.name.clone(),
         nodes: farm.nodes.iter().map(|node| node.name.clone()).collect(),
-        failed_requests_max: None,
+        failed_requests_max: experiment.failed_requests_max,
     };
     let path = folder.join("history.jsonl");
     let journal = Journal::create(&path, run).map_err(kept)?;
     pressure.tell(&journal);
     let observer = Observer::start(farm.askers(), journal.clone());
-    let clients = Workload::start(&hosts, &journal);
+    let workshop = Workshop::new(&homes).map_err(kept)?;
+    if experiment.workloads.contains(&Kind::Requests) {
+        tell("deploying an app that takes orders");
+        releases::deploy_orders(&farm, &workshop)?;
+    }
+    let sockets = farm.nodes.iter().map(|node| node.socket.clone()).collect();
+    let clients = workload::Ground { hosts: hosts.clone(), sockets, seed: *seed };
+    let clients = Workload::start(&clients, &experiment.workloads, &journal);
+    let mut deployer = experiment
+        .workloads
+        .contains(&Kind::Deploys)
+        .then(|| releases::Deployer::start(farm.askers(), workshop.clone(), *seed, journal.clone()));
     let mut method = Method {
         experiment,
         farm: &mut farm,
@@ -173,6 +199,10 @@ fn work(
     let broken = break_it(&mut method, tell);
     let plan = Plan { experiment, seed: *seed, chosen: std::mem::take(&mut method.chosen) };
     let failed = clients.stop();
+    if let Some(deployer) = &mut deployer {
+        tell("letting the rollout that is going on come to its end");
+        deployer.stop();
+    }
     drop(observer);
     fs::write(folder.join("plan.json"), serde_json::to_string_pretty(&plan).unwrap_or_default())
         .map_err(kept)?;
@@ -182,17 +212,38 @@ fn work(
     if failed > 0 {
         return Err(RunError::Clients(failed));
     }
+    gather(&farm, &journal, &path, deployer.is_some(), tell)?;
+    for (uuid, backend) in app::orders(&workshop.served).map_err(kept)? {
+        journal.note(Event::Served { uuid, backend });
+    }
+    journal.finish().map_err(kept)
+}
+
+/// What can be asked only once all is over.
+fn gather(
+    farm: &Farm,
+    journal: &Journal,
+    path: &Path,
+    deploys: bool,
+    tell: &mut impl FnMut(&str),
+) -> Result<(), RunError> {
     journal.note(Event::Phase { phase: Phase::Final });
     tell("reading everything back at every server");
-    let tried = tried(&history::read(&path)?);
+    let tried = tried(&history::read(path)?);
     for node in &farm.nodes {
         // What can not be read is in the history, and is judged.
-        if let Err(reason) = workload::read_back(&node.host, &tried, &journal) {
+        if let Err(reason) = workload::read_back(&node.host, &tried, journal) {
             tell(&format!("{} does not let us read: {reason}", node.name));
         }
     }
-    sample(&farm, &journal);
-    journal.finish().map_err(kept)
+    if deploys {
+        releases::note_runs(farm, journal)?;
+    }
+    for act in farm.acts() {
+        journal.note(Event::Acted(act));
+    }
+    sample(farm, journal);
+    Ok(())
 }
 
 /// From the steady state to the steady state.

@@ -1,16 +1,52 @@
 //! Clients on every host, which write down what they ask for and what they are told.
 
+mod registers;
+mod requests;
 mod store;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
+
+use serde::{Deserialize, Serialize};
 
 use crate::history::Outcome;
 use crate::journal::Journal;
 use crate::network::Host;
 
 pub use store::{groups_led, read_back};
+
+/// What clients do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    /// Entries that are added once and read back at the end.
+    Ledger,
+    Counters,
+    /// Reads, writes and compare-and-sets.
+    Registers,
+    /// Pages and orders of an app behind the balancers.
+    Requests,
+    /// Another app, of which a new release comes every few seconds.
+    Deploys,
+}
+
+impl Kind {
+    /// What an experiment that says nothing gets.
+    pub fn usual() -> Vec<Self> {
+        vec![Self::Ledger, Self::Counters, Self::Registers, Self::Requests]
+    }
+}
+
+/// Whom clients work with.
+#[derive(Clone)]
+pub struct Ground {
+    pub hosts: Vec<Host>,
+    /// Each agent's, in the hosts' order.
+    pub sockets: Vec<PathBuf>,
+    pub seed: u64,
+}
 
 /// The clients at work.
 pub struct Workload {
@@ -19,16 +55,17 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Starts two clients a host: one keeps a ledger, one counts.
-    pub fn start(hosts: &[Host], journal: &Journal) -> Self {
+    /// Starts a client of each kind at every host.
+    pub fn start(ground: &Ground, kinds: &[Kind], journal: &Journal) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
-        for (number, host) in hosts.iter().enumerate() {
-            for kind in [store::Kind::Ledger, store::Kind::Counter] {
+        for number in 0..ground.hosts.len() {
+            for kind in kinds {
                 let client = u32::try_from(threads.len()).unwrap_or(u32::MAX);
-                let (host, journal, stop) = (host.clone(), journal.clone(), Arc::clone(&stop));
+                let (ground, journal, stop) = (ground.clone(), journal.clone(), Arc::clone(&stop));
+                let kind = *kind;
                 threads.push(std::thread::spawn(move || {
-                    store::work(&host, number, kind, client, &journal, &stop)
+                    work(&ground, number, kind, client, &journal, &stop);
                 }));
             }
         }
@@ -39,6 +76,21 @@ impl Workload {
     pub fn stop(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         self.threads.into_iter().filter_map(|thread| thread.join().err()).count()
+    }
+}
+
+fn work(ground: &Ground, number: usize, kind: Kind, client: u32, journal: &Journal, stop: &AtomicBool) {
+    let host = &ground.hosts[number];
+    match kind {
+        Kind::Ledger => store::work(host, number, store::Kind::Ledger, client, journal, stop),
+        Kind::Counters => store::work(host, number, store::Kind::Counter, client, journal, stop),
+        Kind::Registers => {
+            let (socket, seed) = (ground.sockets[number].clone(), ground.seed);
+            registers::work(&registers::Place { socket, number, seed, client }, journal, stop);
+        }
+        Kind::Requests => requests::work(&ground.hosts, number, ground.seed, client, journal, stop),
+        // One at a time is all that there may be of an app: `releases` makes them.
+        Kind::Deploys => {}
     }
 }
 

@@ -47,7 +47,7 @@ impl Deploy {
                 return Err(Status::internal(error.to_string()));
             }
             Err(refusal) => {
-                tracing::warn!(%from, %refusal, "an act is not carried out");
+                tracing::warn!(controller = %from, epoch = request.epoch, %refusal, "an act is refused");
                 return Ok(ActResponse {
                     accepted: false,
                     epoch_seen: self.epoch_known().0,
@@ -55,6 +55,8 @@ impl Deploy {
                 });
             }
         }
+        // Whom every agent obeys can be judged by its log (`holdfast-chaos check`).
+        tracing::debug!(controller = %from, epoch = request.epoch, "an act is obeyed");
         match act {
             Act::Fetch(release) => self.fetch_in_background(release, from),
             Act::Run(app, goal) => {

@@ -1,0 +1,140 @@
+//! Registers with versions, through each agent's gRPC: reads, writes, and writes on condition.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use proto::v1::session_service_client::SessionServiceClient;
+use proto::v1::{GetRequest, PutRequest};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+
+use super::{refused, unknown};
+use crate::history::{Op, Outcome, Value};
+use crate::journal::Journal;
+
+/// Longer than the agent's own patience.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+const PAUSE: Duration = Duration::from_millis(15);
+const AWAY: Duration = Duration::from_millis(200);
+/// A key takes so many operations of each client: linearizability is searched key by key.
+const PER_KEY: u64 = 100;
+
+/// A client of one agent.
+pub struct Place {
+    pub socket: PathBuf,
+    pub number: usize,
+    pub seed: u64,
+    pub client: u32,
+}
+
+/// Works until it is told to stop.
+pub fn work(place: &Place, journal: &Journal, stop: &AtomicBool) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return eprintln!("warning: no client of registers: {error}"),
+    };
+    let mut random = StdRng::seed_from_u64(place.seed ^ ((place.number as u64) << 33));
+    let mut client = None;
+    let (mut count, mut version) = (0_u64, None);
+    while !stop.load(Ordering::Relaxed) {
+        let key = format!("register-{}", count / PER_KEY);
+        // No two writes of a key write the same.
+        let value = i64::try_from(count).unwrap_or(0) * 100 + i64::try_from(place.number).unwrap_or(0);
+        let op = match random.random_range(0..10_u8) {
+            0..4 => Op::RegisterRead { key },
+            4..6 => Op::RegisterWrite { key, value, if_version: None },
+            _ => Op::RegisterWrite { key, value, if_version: Some(version.unwrap_or(0)) },
+        };
+        let outcome = journal.call(place.client, op.clone(), || {
+            runtime.block_on(async {
+                let connected = match &mut client {
+                    Some(client) => client,
+                    None => match connect(&place.socket).await {
+                        Ok(channel) => client.insert(SessionServiceClient::new(channel)),
+                        Err(error) => return refused(error),
+                    },
+                };
+                ask(connected, &op).await
+            })
+        });
+        let before = count / PER_KEY;
+        count = match (&op, &outcome) {
+            // As with counters: what is of unknown end makes the search longer.
+            (Op::RegisterWrite { .. }, Outcome::Unknown { .. }) => (count / PER_KEY + 1) * PER_KEY,
+            _ => count + 1,
+        };
+        version = match outcome {
+            _ if count / PER_KEY != before => None,
+            Outcome::Ok { value: Value::Register { version, .. } | Value::Version { version } } => {
+                Some(version)
+            }
+            Outcome::Ok { value: Value::Mismatch { found } } => Some(found),
+            Outcome::Ok { .. } | Outcome::Refused { .. } => version,
+            Outcome::Unknown { .. } => {
+                client = None;
+                version
+            }
+        };
+        std::thread::sleep(if client.is_none() { AWAY } else { PAUSE });
+    }
+}
+
+async fn connect(socket: &Path) -> Result<Channel, tonic::transport::Error> {
+    let socket = socket.to_owned();
+    let connector = tower::service_fn(move |_: tonic::transport::Uri| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    // The host is never looked up; HTTP/2 wants one.
+    Endpoint::from_static("http://agent.invalid").connect_with_connector(connector).await
+}
+
+async fn ask(client: &mut SessionServiceClient<Channel>, op: &Op) -> Outcome {
+    let answer = if let Op::RegisterRead { key } = op {
+        let request = GetRequest { keyspace: String::new(), key: key.clone().into_bytes().into() };
+        client.get(within(request)).await.map(|answer| {
+            let answer = answer.into_inner();
+            let value =
+                <[u8; 8]>::try_from(answer.value.as_ref()).map(i64::from_be_bytes).unwrap_or(i64::MIN);
+            if answer.found { Value::Register { value, version: answer.version } } else { Value::Absent {} }
+        })
+    } else if let Op::RegisterWrite { key, value, if_version } = op {
+        let request = PutRequest {
+            keyspace: String::new(),
+            key: key.clone().into_bytes().into(),
+            value: value.to_be_bytes().to_vec().into(),
+            ttl_ms: None,
+            if_version: *if_version,
+        };
+        client.put(within(request)).await.map(|answer| {
+            let answer = answer.into_inner();
+            let version = answer.version;
+            if answer.applied { Value::Version { version } } else { Value::Mismatch { found: version } }
+        })
+    } else {
+        return refused(format!("{op:?} is not this client's"));
+    };
+    match answer {
+        Ok(value) => Outcome::Ok { value },
+        Err(status) if was_not_executed(&status) => refused(status.message()),
+        Err(status) => unknown(format!("{:?}: {}", status.code(), status.message())),
+    }
+}
+
+fn within<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.set_timeout(ANSWER_MAX);
+    request
+}
+
+/// By the same words as on the Redis port (interfaces.md).
+fn was_not_executed(status: &Status) -> bool {
+    status.code() == Code::InvalidArgument
+        || status.message().contains("not executed")
+        || status.message().contains("CLUSTERDOWN")
+}
