@@ -22,7 +22,7 @@ beginning by one monotonic clock, and `event`:
   runs    node, app, release: what a node runs at the end
   sample  node, pid, fds, threads, rss_kib: what an agent's process holds
   phase   phase: steady, method, recovery, after (steady again) or final begins
-  pressure  late_ms, steal_percent, busy_percent: how this host was, in the second before
+  pressure  late_ms, lost_percent, steal_percent, busy_percent: how this host was, in the second before
   seen    node, controller, epoch, quorum, members {name: state}: what a node says of the farm
   not_whole  seconds, status: the farm was not whole so long after all was put right
   ended   node, reason: an agent has ended that nobody had ended
@@ -185,6 +185,8 @@ pub struct Ended {
 pub struct Pressure {
     /// How late a thread woke up that did nothing but sleep, at worst.
     pub late_ms: u64,
+    /// And by which part of its time in all.
+    pub lost_percent: u64,
     pub steal_percent: u64,
     pub busy_percent: u64,
 }

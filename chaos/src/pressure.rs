@@ -17,6 +17,9 @@ const NAP: Duration = Duration::from_millis(20);
 const PERIOD: Duration = Duration::from_secs(1);
 /// A nap that is so late misses half of a lease: elections follow from it.
 pub const LATE_MS: u64 = 200;
+/// Of a hundred parts of its time, those by which a thread that naps and naps woke up too late. A group's
+/// quota takes the processor away for some hundredths of a second at a time, again and again.
+pub const LOST_PERCENT: u64 = 25;
 /// Of a hundred ticks of the processors, those that the host of this machine took.
 pub const STEAL_PERCENT: u64 = 25;
 /// A starved second happens on any machine; one in ten is a starved host.
@@ -45,9 +48,12 @@ pub struct Seconds {
 }
 
 impl Seconds {
-    pub fn add(&mut self, late_ms: u64, steal_percent: u64) {
+    pub fn add(&mut self, sample: Sample) {
         self.all += 1;
-        if late_ms > LATE_MS || steal_percent > STEAL_PERCENT {
+        if sample.late_ms > LATE_MS
+            || sample.lost_percent > LOST_PERCENT
+            || sample.steal_percent > STEAL_PERCENT
+        {
             self.starved += 1;
         }
     }
@@ -90,22 +96,26 @@ impl Inner {
     fn run(&self) {
         let mut ticks = ticks();
         while !self.stop.load(Ordering::Relaxed) {
-            let (began, mut late) = (Instant::now(), Duration::ZERO);
+            let (began, mut late, mut lost) = (Instant::now(), Duration::ZERO, Duration::ZERO);
             while began.elapsed() < PERIOD && !self.stop.load(Ordering::Relaxed) {
                 let nap = Instant::now();
                 std::thread::sleep(NAP);
-                late = late.max(nap.elapsed().saturating_sub(NAP));
+                let by = nap.elapsed().saturating_sub(NAP);
+                late = late.max(by);
+                lost += by;
             }
+            let lost = lost.as_micros() * 100 / began.elapsed().as_micros().max(1);
             let now = self::ticks();
             let percent = |part: u64| part * 100 / (now.all - ticks.all).max(1);
             let sample = Sample {
                 late_ms: u64::try_from(late.as_millis()).unwrap_or(u64::MAX),
+                lost_percent: u64::try_from(lost).unwrap_or(u64::MAX),
                 steal_percent: percent(now.stolen - ticks.stolen),
                 busy_percent: percent(now.busy - ticks.busy),
             };
             ticks = now;
             let mut seconds = self.seconds.lock().unwrap_or_else(PoisonError::into_inner);
-            seconds.add(sample.late_ms, sample.steal_percent);
+            seconds.add(sample);
             drop(seconds);
             if let Some(journal) = &*self.journal.lock().unwrap_or_else(PoisonError::into_inner) {
                 journal.note(Event::Pressure(sample));
@@ -149,13 +159,21 @@ mod tests {
 
     #[test]
     fn a_late_second_is_none_and_one_in_ten_is_a_starved_host() {
-        let mut seconds = Seconds::default();
-        for number in 0..40 {
-            seconds.add(if number < 3 { LATE_MS + 1 } else { 5 }, 0);
+        let sample = Sample { late_ms: 5, lost_percent: 3, steal_percent: 0, busy_percent: 99 };
+        let starved = [
+            Sample { late_ms: LATE_MS + 1, ..sample },
+            Sample { lost_percent: LOST_PERCENT + 1, ..sample },
+            Sample { steal_percent: STEAL_PERCENT + 1, ..sample },
+        ];
+        for one in starved {
+            let mut seconds = Seconds::default();
+            for number in 0..40 {
+                seconds.add(if number < 3 { one } else { sample });
+            }
+            assert!(!seconds.are_starved(), "{seconds:?}");
+            seconds.add(one);
+            seconds.add(one);
+            assert!(seconds.are_starved(), "{seconds:?}");
         }
-        assert!(!seconds.are_starved(), "{seconds:?}");
-        seconds.add(0, STEAL_PERCENT + 1);
-        seconds.add(0, 99);
-        assert!(seconds.are_starved(), "{seconds:?}");
     }
 }

@@ -11,7 +11,7 @@ pub fn check(history: &History) -> Finding {
     let mut worst_ms = 0;
     for (_, event) in &history.events {
         if let Event::Pressure(sample) = event {
-            seconds.add(sample.late_ms, sample.steal_percent);
+            seconds.add(*sample);
             worst_ms = worst_ms.max(sample.late_ms);
         }
     }
@@ -46,7 +46,7 @@ mod tests {
     fn a_starved_host_proves_nothing() {
         let second = |at: usize, late_ms: u64| {
             format!(
-                r#"{{"t_us":{at},"event":"pressure","late_ms":{late_ms},"steal_percent":0,"busy_percent":9}}"#
+                r#"{{"t_us":{at},"event":"pressure","late_ms":{late_ms},"lost_percent":1,"steal_percent":0,"busy_percent":9}}"#
             )
         };
         let verdict = |starved: usize| {

@@ -41,6 +41,8 @@ fn each_broken_promise_is_found_by_its_own_checker() {
         ("double-order", "requests"),
         ("failed-request", "requests"),
         ("leak", "leaks"),
+        ("never-whole", "steady state"),
+        ("ended-agent", "agents"),
     ] {
         let said = check(&history(name), &["--json"]);
         assert_eq!(said.status.code(), Some(1), "{name}: {}", text(&said));
@@ -62,6 +64,13 @@ fn a_history_that_tests_nothing_proves_nothing() {
     let said = check(&history("nothing"), &[]);
     assert_eq!(said.status.code(), Some(4), "{}", text(&said));
     assert!(text(&said).contains("not tested"), "{}", text(&said));
+}
+
+#[test]
+fn on_a_starved_host_nothing_passes() {
+    let said = check(&history("starved"), &[]);
+    assert_eq!(said.status.code(), Some(4), "{}", text(&said));
+    assert!(text(&said).contains("starved"), "{}", text(&said));
 }
 
 #[test]
@@ -139,7 +148,7 @@ fn a_farm_keeps_its_promises_while_a_node_is_killed() {
         history.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let plan: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(out.join("plan.json")).unwrap()).unwrap();
-    let killed = &plan["steps"][0]["node"];
+    let killed = &plan["chosen"][0]["nodes"][0];
     let of = |event: &str| lines.iter().filter(|line| line["event"] == event).cloned().collect::<Vec<_>>();
     let pids: Vec<u64> = of("sample")
         .iter()
@@ -186,6 +195,29 @@ fn a_run_that_is_stopped_or_killed_leaves_nothing() {
         }
         assert_eq!(left(), Vec::<String>::new(), "{signal}");
     }
+}
+
+/// A group that gets a quarter of a core, in which a whole farm and its clients have to live.
+#[test]
+fn a_run_on_a_starved_host_has_no_verdict() {
+    let _turn = MACHINE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if !farm_is_possible() {
+        return;
+    }
+    let group = Path::new("/sys/fs/cgroup/cpu").join(format!("hfc-starved-{}", std::process::id()));
+    if std::fs::create_dir(&group).is_err() {
+        return println!("not run: it needs the cpu control group of the first version");
+    }
+    std::fs::write(group.join("cpu.cfs_quota_us"), "25000").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "echo $$ >\"$0/cgroup.procs\" && exec \"$@\""]).arg(&group);
+    shell.arg(env!("CARGO_BIN_EXE_holdfast-chaos")).args(["run", "--seed", "7", "--out"]);
+    let said = shell.args([&dir.path().join("run"), &experiment("kill-a-node.toml")]).output().unwrap();
+    std::fs::remove_dir(&group).unwrap();
+    assert_eq!(said.status.code(), Some(4), "{}", text(&said));
+    assert!(text(&said).contains("starved"), "{}", text(&said));
+    assert_eq!(left(), Vec::<String>::new());
 }
 
 #[test]
