@@ -17,6 +17,8 @@ use crate::cgroup;
 use crate::command::{self, CommandError};
 
 const LIST: &str = "made";
+/// Longer than any command takes that makes one thing.
+const SETTLED: Duration = Duration::from_secs(1);
 /// For a process that was killed to be gone.
 const GONE_MAX: Duration = Duration::from_secs(5);
 
@@ -142,7 +144,9 @@ pub fn clean(root: &Path) -> Result<usize, LabError> {
         if start_of(pid) == Some(start) {
             continue;
         }
-        let text = fs::read_to_string(entry.path().join(LIST)).unwrap_or_default();
+        let list = entry.path().join(LIST);
+        settle(&list);
+        let text = fs::read_to_string(&list).unwrap_or_default();
         // The last line may be cut: then the thing was not made.
         let made = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
         match undo(&entry.path(), made) {
@@ -151,6 +155,15 @@ pub fn clean(root: &Path) -> Result<usize, LabError> {
         }
     }
     failed.map_or(Ok(cleaned), Err)
+}
+
+/// A command that a killed run had just begun, such as `ip netns add`, goes on without it. It makes what
+/// the list says already, so it is waited for.
+fn settle(list: &Path) {
+    let age = || fs::metadata(list).ok()?.modified().ok()?.elapsed().ok();
+    if let Some(rest) = age().and_then(|age| SETTLED.checked_sub(age)) {
+        std::thread::sleep(rest);
+    }
 }
 
 /// The folder goes last, and only when nothing is left.
