@@ -36,9 +36,10 @@ Operations, and what they are answered with:
                                             may be null (whatever is there) or 0 (nothing)
   counter_add {key, delta}                  total {total}
   request {uuid, idempotent}                status {status}
-  price_set {key, value}                    done {}, once every cache has confirmed; of each
-                                            key one client sets ever higher values
-  price_read {key}                          price {value}, perhaps from a cache
+  price_set {key, value}                    done {}, once every cache has confirmed, or incomplete
+                                            {missing [names]}; of each key one client sets ever
+                                            higher values, from 1 on
+  price_read {key}                          price {value, cached}; 0 where nothing was set
   deploy {app, release}                     done {}
 
 Outcomes: ok with `value`, {"is":"total","total":5} for example; refused with `reason`, when it
@@ -143,14 +144,36 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
 pub enum Value {
-    Entries { entries: Vec<String> },
-    Register { value: i64, version: u64 },
+    Entries {
+        entries: Vec<String>,
+    },
+    Register {
+        value: i64,
+        version: u64,
+    },
     Absent {},
-    Version { version: u64 },
-    Mismatch { found: u64 },
-    Total { total: i64 },
-    Status { status: u16 },
-    Price { value: i64 },
+    Version {
+        version: u64,
+    },
+    Mismatch {
+        found: u64,
+    },
+    Total {
+        total: i64,
+    },
+    Status {
+        status: u16,
+    },
+    Price {
+        value: i64,
+        /// It came from a cache, which is what can be old.
+        #[serde(default)]
+        cached: bool,
+    },
+    /// It is done, and these members have not confirmed it.
+    Incomplete {
+        missing: Vec<String>,
+    },
     Done {},
 }
 
@@ -364,7 +387,8 @@ impl Builder {
 /// Whether a value is one that the operation may be answered with.
 fn answers(op: &Op, value: &Value) -> bool {
     match op {
-        Op::LedgerAdd { .. } | Op::PriceSet { .. } | Op::Deploy { .. } => matches!(value, Value::Done {}),
+        Op::LedgerAdd { .. } | Op::Deploy { .. } => matches!(value, Value::Done {}),
+        Op::PriceSet { .. } => matches!(value, Value::Done {} | Value::Incomplete { .. }),
         Op::LedgerRead {} => matches!(value, Value::Entries { .. }),
         Op::RegisterRead { .. } => matches!(value, Value::Register { .. } | Value::Absent {}),
         Op::RegisterWrite { if_version: None, .. } => matches!(value, Value::Version { .. }),

@@ -1,7 +1,9 @@
 //! Clients on every host, which write down what they ask for and what they are told.
 
+mod prices;
 mod registers;
 mod requests;
+mod socket;
 mod store;
 
 use std::path::PathBuf;
@@ -15,6 +17,7 @@ use crate::history::Outcome;
 use crate::journal::Journal;
 use crate::network::Host;
 
+use prices::Board;
 pub use store::{groups_led, read_back};
 
 /// What clients do.
@@ -28,6 +31,8 @@ pub enum Kind {
     Registers,
     /// Pages and orders of an app behind the balancers.
     Requests,
+    /// Values that are cached at every host, and told to be stale.
+    Prices,
     /// Another app, of which a new release comes every few seconds.
     Deploys,
 }
@@ -35,8 +40,34 @@ pub enum Kind {
 impl Kind {
     /// What an experiment that says nothing gets.
     pub fn usual() -> Vec<Self> {
-        vec![Self::Ledger, Self::Counters, Self::Registers, Self::Requests]
+        vec![Self::Ledger, Self::Counters, Self::Registers, Self::Requests, Self::Prices]
     }
+}
+
+impl Kind {
+    /// The clients that it takes at each host.
+    fn roles(self) -> &'static [Role] {
+        match self {
+            Self::Ledger => &[Role::Ledger],
+            Self::Counters => &[Role::Counter],
+            Self::Registers => &[Role::Register],
+            Self::Requests => &[Role::Request],
+            Self::Prices => &[Role::PriceSetter, Role::PriceReader],
+            // One at a time is all that there may be of an app: `releases` makes them.
+            Self::Deploys => &[],
+        }
+    }
+}
+
+/// What one client does.
+#[derive(Debug, Clone, Copy)]
+enum Role {
+    Ledger,
+    Counter,
+    Register,
+    Request,
+    PriceSetter,
+    PriceReader,
 }
 
 /// Whom clients work with.
@@ -55,17 +86,18 @@ pub struct Workload {
 }
 
 impl Workload {
-    /// Starts a client of each kind at every host.
+    /// Starts the clients of each kind at every host.
     pub fn start(ground: &Ground, kinds: &[Kind], journal: &Journal) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let board = Board::new(ground.hosts.len());
         let mut threads = Vec::new();
         for number in 0..ground.hosts.len() {
-            for kind in kinds {
+            for role in kinds.iter().flat_map(|kind| kind.roles()) {
                 let client = u32::try_from(threads.len()).unwrap_or(u32::MAX);
                 let (ground, journal, stop) = (ground.clone(), journal.clone(), Arc::clone(&stop));
-                let kind = *kind;
+                let board = board.clone();
                 threads.push(std::thread::spawn(move || {
-                    work(&ground, number, kind, client, &journal, &stop);
+                    work(&ground, number, *role, client, &board, &journal, &stop);
                 }));
             }
         }
@@ -79,18 +111,28 @@ impl Workload {
     }
 }
 
-fn work(ground: &Ground, number: usize, kind: Kind, client: u32, journal: &Journal, stop: &AtomicBool) {
+fn work(
+    ground: &Ground,
+    number: usize,
+    role: Role,
+    client: u32,
+    board: &Board,
+    journal: &Journal,
+    stop: &AtomicBool,
+) {
     let host = &ground.hosts[number];
-    match kind {
-        Kind::Ledger => store::work(host, number, store::Kind::Ledger, client, journal, stop),
-        Kind::Counters => store::work(host, number, store::Kind::Counter, client, journal, stop),
-        Kind::Registers => {
-            let (socket, seed) = (ground.sockets[number].clone(), ground.seed);
-            registers::work(&registers::Place { socket, number, seed, client }, journal, stop);
+    let (socket, seed) = (ground.sockets[number].clone(), ground.seed);
+    match role {
+        Role::Ledger => store::work(host, number, store::Kind::Ledger, client, journal, stop),
+        Role::Counter => store::work(host, number, store::Kind::Counter, client, journal, stop),
+        Role::Register => registers::work(&registers::Place { socket, number, seed, client }, journal, stop),
+        Role::Request => requests::work(&ground.hosts, number, seed, client, journal, stop),
+        Role::PriceSetter => {
+            prices::set(&prices::Place { host, socket, number, seed, client, board }, journal, stop);
         }
-        Kind::Requests => requests::work(&ground.hosts, number, ground.seed, client, journal, stop),
-        // One at a time is all that there may be of an app: `releases` makes them.
-        Kind::Deploys => {}
+        Role::PriceReader => {
+            prices::read(&prices::Place { host, socket, number, seed, client, board }, journal, stop);
+        }
     }
 }
 

@@ -5,17 +5,25 @@ use std::collections::BTreeMap;
 use crate::history::{History, Op, Value};
 use crate::report::{Finding, Violations};
 
+/// An invalidation that says who is missing promises nothing of them.
+///
 /// A price has one writer, who sets ever higher values: a read that is called after a set was complete
 /// must find that value or a higher one, and nothing that nobody has set.
 pub fn check(history: &History) -> Finding {
     let mut violations = Violations::default();
-    let mut looked_at = 0;
+    let (mut looked_at, mut cached_reads) = (0, 0_u64);
+    let (mut all_complete, mut all_incomplete) = (0_u64, 0_u64);
     let mut complete: BTreeMap<&str, Vec<(i64, i64)>> = BTreeMap::new();
     let mut highest: BTreeMap<&str, i64> = BTreeMap::new();
     for operation in &history.operations {
         let Op::PriceSet { key, value } = &operation.op else { continue };
-        if let Some((at, _)) = operation.ok() {
-            complete.entry(key).or_default().push((at, *value));
+        match operation.ok() {
+            Some((at, Value::Done {})) => {
+                complete.entry(key).or_default().push((at, *value));
+                all_complete += 1;
+            }
+            Some(_incomplete) => all_incomplete += 1,
+            None => {}
         }
         let highest = highest.entry(key).or_insert(*value);
         if value < highest {
@@ -35,11 +43,12 @@ pub fn check(history: &History) -> Finding {
     }
     for operation in &history.operations {
         let Op::PriceRead { key } = &operation.op else { continue };
-        let Some((_, Value::Price { value })) = operation.ok() else { continue };
+        let Some((_, Value::Price { value, cached })) = operation.ok() else { continue };
         let sets = complete.get(key.as_str()).map_or(&[][..], Vec::as_slice);
         let before = sets.partition_point(|(at, _)| *at < operation.called_us);
         let Some((at, newest)) = before.checked_sub(1).and_then(|last| sets.get(last)) else { continue };
         looked_at += 1;
+        cached_reads += u64::from(*cached);
         if value < newest {
             violations.add(|| {
                 format!(
@@ -52,12 +61,18 @@ pub fn check(history: &History) -> Finding {
             violations.add(|| format!("{key} was read as {value}, which nobody has set"));
         }
     }
+    let figures = match looked_at {
+        0 => Vec::new(),
+        _ => vec![format!(
+            "{cached_reads} reads from a cache; {all_complete} invalidations complete, {all_incomplete} not"
+        )],
+    };
     Finding {
         check: "invalidation",
         promise: "after it is complete nobody reads the old value",
         looked_at,
         verdict: violations.verdict(looked_at),
-        figures: Vec::new(),
+        figures,
     }
 }
 
@@ -85,6 +100,8 @@ mod tests {
         let [call, old] = read(25, 3);
         assert!(matches!(check(&history(&[SET, DONE, &call, &old])).verdict, Verdict::Violated { .. }));
         assert_eq!(check(&history(&[SET, UNKNOWN, &call, &old])).verdict, Verdict::NotTested);
+        let missing = DONE.replace(r#"{"is":"done"}"#, r#"{"is":"incomplete","missing":["b"]}"#);
+        assert_eq!(check(&history(&[SET, &missing, &call, &old])).verdict, Verdict::NotTested);
         let [call, new] = read(25, 7);
         assert_eq!(check(&history(&[SET, DONE, &call, &new])).verdict, Verdict::Kept);
         let [call, old] = read(15, 3);

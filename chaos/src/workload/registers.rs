@@ -1,18 +1,17 @@
 //! Registers with versions, through each agent's gRPC: reads, writes, and writes on condition.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
 use proto::v1::session_service_client::SessionServiceClient;
 use proto::v1::{GetRequest, PutRequest};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
 
+use super::socket::{connect, within};
 use super::{refused, unknown};
 use crate::history::{Op, Outcome, Value};
 use crate::journal::Journal;
@@ -84,20 +83,10 @@ pub fn work(place: &Place, journal: &Journal, stop: &AtomicBool) {
     }
 }
 
-async fn connect(socket: &Path) -> Result<Channel, tonic::transport::Error> {
-    let socket = socket.to_owned();
-    let connector = tower::service_fn(move |_: tonic::transport::Uri| {
-        let socket = socket.clone();
-        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-    });
-    // The host is never looked up; HTTP/2 wants one.
-    Endpoint::from_static("http://agent.invalid").connect_with_connector(connector).await
-}
-
 async fn ask(client: &mut SessionServiceClient<Channel>, op: &Op) -> Outcome {
     let answer = if let Op::RegisterRead { key } = op {
         let request = GetRequest { keyspace: String::new(), key: key.clone().into_bytes().into() };
-        client.get(within(request)).await.map(|answer| {
+        client.get(within(ANSWER_MAX, request)).await.map(|answer| {
             let answer = answer.into_inner();
             let value =
                 <[u8; 8]>::try_from(answer.value.as_ref()).map(i64::from_be_bytes).unwrap_or(i64::MIN);
@@ -111,7 +100,7 @@ async fn ask(client: &mut SessionServiceClient<Channel>, op: &Op) -> Outcome {
             ttl_ms: None,
             if_version: *if_version,
         };
-        client.put(within(request)).await.map(|answer| {
+        client.put(within(ANSWER_MAX, request)).await.map(|answer| {
             let answer = answer.into_inner();
             let version = answer.version;
             if answer.applied { Value::Version { version } } else { Value::Mismatch { found: version } }
@@ -124,12 +113,6 @@ async fn ask(client: &mut SessionServiceClient<Channel>, op: &Op) -> Outcome {
         Err(status) if was_not_executed(&status) => refused(status.message()),
         Err(status) => unknown(format!("{:?}: {}", status.code(), status.message())),
     }
-}
-
-fn within<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.set_timeout(ANSWER_MAX);
-    request
 }
 
 /// By the same words as on the Redis port (interfaces.md).

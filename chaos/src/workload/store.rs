@@ -86,7 +86,7 @@ fn ask(connection: &mut Option<Connection>, op: &Op) -> Outcome {
     }
 }
 
-fn connect() -> RedisResult<Connection> {
+pub(super) fn connect() -> RedisResult<Connection> {
     let client = redis::Client::open(format!("redis://127.0.0.1:{REDIS_PORT}/"))?;
     let connection = client.get_connection_with_timeout(Duration::from_secs(1))?;
     connection.set_read_timeout(Some(ANSWER_MAX))?;
@@ -95,7 +95,7 @@ fn connect() -> RedisResult<Connection> {
 }
 
 /// An error says by its words whether the command was executed (interfaces.md).
-fn told(error: &RedisError) -> Outcome {
+pub(super) fn told(error: &RedisError) -> Outcome {
     let words = error.to_string();
     if words.contains("not executed") || words.contains("CLUSTERDOWN") {
         refused(words)
