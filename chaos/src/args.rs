@@ -44,6 +44,26 @@ pub enum Verb {
         #[arg(long, default_value = "here")]
         text: String,
     },
+    /// Break the product's promises on purpose, one at a time, and see that each is noticed
+    #[command(
+        after_help = "In the project's folder: it builds the program anew, with its mutants, in target/mutants.\n\
+                      Exit codes: 0 each was caught, 1 one was missed, 2 they could not be tried.\n\n\
+                      Example:\n  sudo holdfast-chaos mutants sync-removed stale-read"
+    )]
+    Mutants {
+        /// Which ones [default: all]
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+        /// Tell which there are, and who must catch them
+        #[arg(long)]
+        list: bool,
+        /// Of the experiments
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Print one JSON document
+        #[arg(long)]
+        json: bool,
+    },
     /// Remove what runs that were killed have left
     #[command(after_help = "Namespaces, mounts, control groups and processes of runs that are no more.\n\n\
                             Example:\n  sudo holdfast-chaos clean")]

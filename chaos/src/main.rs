@@ -24,6 +24,7 @@ mod history;
 mod journal;
 mod lab;
 mod method;
+mod mutants;
 mod network;
 mod observer;
 mod pressure;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
                 Exit::Harness.into()
             }
         },
+        Verb::Mutants { names, list, seed, json } => mutants(&names, list, seed, json),
         Verb::Clean => clean(),
         Verb::Run(wish) => run(&wish),
     }
@@ -152,6 +154,32 @@ fn tidy_up() {
     if let Err(error) = lab::clean(&lab::root()) {
         eprintln!("warning: what an earlier run has left can not be removed: {error}");
     }
+}
+
+fn mutants(names: &[String], list: bool, seed: u64, json: bool) -> ExitCode {
+    if list {
+        for mutant in mutants::MUTANTS {
+            println!("{:<20}{}\n{:<20}{}", mutant.name, mutant.breaks, "", mutant.caught_by.told());
+        }
+        return ExitCode::SUCCESS;
+    }
+    let findings = match mutants::run(names, seed, |doing| eprintln!("{doing}")) {
+        Ok(findings) => findings,
+        Err(error) => {
+            eprintln!("error: the mutants were not tried: {error}");
+            return Exit::Harness.into();
+        }
+    };
+    if json {
+        println!("{}", serde_json::json!({ "mutants": findings }));
+    } else {
+        for finding in &findings {
+            let word = if finding.caught { "caught" } else { "MISSED" };
+            println!("{word:<8}{:<20}{}", finding.mutant, finding.told.first().map_or("", String::as_str));
+        }
+    }
+    let all = findings.iter().all(|finding| finding.caught);
+    if all { ExitCode::SUCCESS } else { Exit::Violated.into() }
 }
 
 fn clean() -> ExitCode {

@@ -18,6 +18,12 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// What an exit code says, if it is one of them.
+    pub fn of(code: i32) -> Option<Self> {
+        let all = [Self::Kept, Self::Violated, Self::Harness, Self::Aborted, Self::Inconclusive];
+        all.into_iter().find(|exit| i32::from(exit.code()) == code)
+    }
+
     pub fn code(self) -> u8 {
         match self {
             Self::Kept => 0,

@@ -136,6 +136,8 @@ impl Invalidation {
         self.inner.members.publish(|state| {
             state.invalidation_sequence = state.invalidation_sequence.max(highest);
         });
+        #[cfg(holdfast_mutants)]
+        let wait = if mutation::is("confirmed-early") { None } else { wait };
         let applied = push::to_all(self, &event, wait).await;
         Ok(self.report(&event, &applied))
     }
@@ -226,6 +228,8 @@ impl Invalidation {
         for (node, member) in &view.members {
             let name =
                 member.state.as_ref().map_or_else(|| format!("node {node}"), |state| state.name.clone());
+            #[cfg(holdfast_mutants)]
+            let applied = if mutation::is("confirmed-early") { &[*node] } else { applied };
             if *node == view.me || applied.contains(node) {
                 response.applied.push(name);
                 continue;

@@ -108,6 +108,10 @@ impl RequestHead {
 
     /// Whether executing it twice is the same as once (RFC 9110, 9.2.2).
     pub fn is_idempotent(&self) -> bool {
+        #[cfg(holdfast_mutants)]
+        if mutation::is("post-repeated") {
+            return true;
+        }
         matches!(self.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE" | b"PUT" | b"DELETE")
     }
 

@@ -64,6 +64,7 @@ fn crates_know_only_those_below_them() {
             ],
         ),
         ("cli", &["proto", "node", "node-apps"]),
+        ("mutation", &[]),
         // The simulation runs the product's own machines.
         ("simulation", &["proto", "node-core", "node-membership", "node-consensus", "node-security"]),
         // What judges the product links none of it, but for asking it as any client does.

@@ -231,6 +231,10 @@ impl ReleaseStore {
     /// [`StoreError::UnknownRelease`], or when the disk can not be read or written.
     pub fn verify(&self, release: ReleaseId) -> Result<Vec<FileContent>, StoreError> {
         let manifest = self.manifest(release)?;
+        #[cfg(holdfast_mutants)]
+        if mutation::is("digest-ignored") {
+            return Ok(Vec::new());
+        }
         let mut missing = Vec::new();
         for content in unique(&manifest) {
             if !self.inner.is_intact(content)? {

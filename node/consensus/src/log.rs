@@ -219,6 +219,10 @@ impl RaftLogStorage<Types> for Log {
         let key = self.inner.keys.vote();
         self.durably(|state, batch| {
             state.vote = Some(*vote);
+            #[cfg(holdfast_mutants)]
+            if mutation::is("vote-forgotten") {
+                return;
+            }
             batch.put(key, encode(&state.vote));
         })
         .await

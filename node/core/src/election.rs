@@ -143,6 +143,8 @@ impl Driver {
                 None
             }
             State::Waiting { .. } if alone(&view) => Some(self.elect(now_ms)),
+            #[cfg(holdfast_mutants)]
+            State::Waiting { .. } if mutation::is("prevote-skipped") => Some(self.elect(now_ms)),
             State::Waiting { .. } => Some(self.ask(now_ms, view.me)),
             State::Asking { .. } | State::Electing { .. } => {
                 self.wait(now_ms, 0, None);
@@ -174,6 +176,10 @@ impl Driver {
         view: View<'_>,
     ) -> bool {
         let unheard = self.silence_ms(now_ms, &view) >= self.patience.lease_ms;
+        #[cfg(holdfast_mutants)]
+        if mutation::is("consent-always") {
+            return true;
+        }
         if view.leading || !unheard || question.their_last < question.my_last {
             return false;
         }

@@ -133,6 +133,12 @@ impl Streams {
             applied.sequence = sequence;
             outcome.deliveries.push(Delivery::Event(event));
         } else if sequence > applied.sequence {
+            #[cfg(holdfast_mutants)]
+            if mutation::is("gap-ignored") {
+                applied.sequence = sequence;
+                outcome.deliveries.push(Delivery::Event(event));
+                return outcome;
+            }
             outcome.gap = Some(Gap { node, generation, from: applied.sequence + 1 });
         }
         outcome

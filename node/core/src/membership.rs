@@ -34,6 +34,10 @@ pub fn next_generation(persisted: Generation, now_ms: u64) -> Generation {
 
 /// Whether requests may be sent to a member's instances.
 pub fn takes_traffic(status: MemberStatus, state: &NodeState) -> bool {
+    #[cfg(holdfast_mutants)]
+    if mutation::is("draining-asked") {
+        return status != MemberStatus::Down;
+    }
     status == MemberStatus::Alive && state.phase() == Phase::Ready && !state.draining
 }
 

@@ -47,6 +47,10 @@ pub(super) enum Failure {
 impl Failure {
     /// Whether what was asked for may have happened, or may happen yet.
     pub(super) fn may_be_executed(&self) -> bool {
+        #[cfg(holdfast_mutants)]
+        if mutation::is("write-repeated") {
+            return false;
+        }
         match self {
             Self::Lost { .. } | Self::Unknown(_) => true,
             Self::NoGroups

@@ -67,10 +67,35 @@ impl Room {
 
 async fn log(group: &SessionGroup, ops: Vec<Op>) -> Result<Vec<Reply>, Failure> {
     let count = ops.len();
+    #[cfg(holdfast_mutants)]
+    if mutation::is("acknowledged-early") && ops.iter().all(is_set) {
+        return Ok(acknowledge_early(group, ops));
+    }
+    #[cfg(holdfast_mutants)]
+    if mutation::is("descriptors-leaked") {
+        std::mem::forget(std::fs::File::open("/dev/null"));
+    }
     let answer: Bytes = group.write(Ops { ops }.encode_to_vec().into()).await?;
     let replies = Replies::decode(answer).map(|replies| replies.replies);
     // Its own state machine wrote the answer a moment ago.
     let replies = replies.expect("what this process has encoded it can decode");
     assert_eq!(replies.len(), count, "apply answers each operation");
     Ok(replies)
+}
+
+#[cfg(holdfast_mutants)]
+fn is_set(op: &Op) -> bool {
+    matches!(op.kind, Some(proto::log::op::Kind::Set(_)))
+}
+
+/// Says that it is done when it has only begun.
+#[cfg(holdfast_mutants)]
+fn acknowledge_early(group: &SessionGroup, ops: Vec<Op>) -> Vec<Reply> {
+    use proto::log::{Stored, reply};
+    let stored = Reply { kind: Some(reply::Kind::Stored(Stored { version: 1 })) };
+    let (group, replies) = (group.clone(), vec![stored; ops.len()]);
+    tokio::runtime::Handle::current().spawn(async move {
+        let _nobody_asks = group.write(Ops { ops }.encode_to_vec().into()).await;
+    });
+    replies
 }

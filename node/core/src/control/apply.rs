@@ -92,6 +92,8 @@ impl ControlState {
     }
 
     fn obey(&mut self, index: u64, now_ms: u64, epoch: Epoch, order: &Order) -> Verdict {
+        #[cfg(holdfast_mutants)]
+        let epoch = if mutation::is("epoch-ignored") { self.epoch } else { epoch };
         if epoch != self.epoch {
             return Err(Refusal::StaleEpoch { given: epoch, current: self.epoch });
         }

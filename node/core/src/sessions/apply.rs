@@ -98,6 +98,8 @@ impl SessionState {
         let current = self.get(&op.keyspace, &op.key);
         if let Some(expected) = set.if_version {
             let version = current.map_or(0, |entry| entry.version);
+            #[cfg(holdfast_mutants)]
+            let expected = if mutation::is("version-ignored") { version } else { expected };
             if version != expected {
                 return Ok(reply(reply::Kind::Mismatch(Mismatch { version })));
             }
