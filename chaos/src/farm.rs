@@ -31,8 +31,8 @@ const JOINS_WITHIN: Duration = Duration::from_secs(45);
 const SETTLES_WITHIN: Duration = Duration::from_secs(45);
 /// Between two starts of an agent that ends by itself.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
-/// Room for what a run stores, and little enough to be filled in a moment.
-const DISK_BYTES: u64 = 192 << 20;
+/// Room for what a run stores, and for what the agents keep free for their logs. It is sparse.
+const DISK_BYTES: u64 = 1 << 30;
 /// How deep an agent's processes are looked for: itself, its instances, and what they have started.
 const GENERATIONS: usize = 4;
 
