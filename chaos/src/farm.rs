@@ -31,8 +31,9 @@ const JOINS_WITHIN: Duration = Duration::from_secs(45);
 const SETTLES_WITHIN: Duration = Duration::from_secs(45);
 /// Between two starts of an agent that ends by itself.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
-/// Room for what a run stores, and little enough to be filled in a moment.
-const DISK_BYTES: u64 = 192 << 20;
+/// Room for what a run stores, for a release, and for the 256 MiB that agents keep free of releases. What
+/// is not used of it costs nothing.
+const DISK_BYTES: u64 = 512 << 20;
 /// How deep an agent's processes are looked for: itself, its instances, and what they have started.
 const GENERATIONS: usize = 4;
 
