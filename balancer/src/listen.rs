@@ -5,7 +5,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -113,12 +112,23 @@ impl Door {
                 }
             }
         }
-        // Those whom the kernel has let in already would be reset.
-        let mut context = Context::from_waker(Waker::noop());
+        self.take_the_rest(listener);
+    }
+
+    /// Those whom the kernel has let in already would be reset. The kernel itself is asked: the runtime
+    /// knows only of those whom it has heard of, and who came since is none of them.
+    fn take_the_rest(&self, listener: TcpListener) {
+        let listener = match listener.into_std() {
+            Ok(listener) => listener,
+            Err(error) => return tracing::warn!(%error, "who waits at a public port is reset"),
+        };
         while let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned()
-            && let Poll::Ready(Ok((stream, address))) = listener.poll_accept(&mut context)
+            && let Ok((stream, address)) = listener.accept()
         {
-            self.serve(stream, address, slot);
+            match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+                Ok(stream) => self.serve(stream, address, slot),
+                Err(error) => tracing::warn!(%error, "a connection can not be used"),
+            }
         }
     }
 
@@ -132,5 +142,52 @@ impl Door {
             }
             drop(slot);
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+
+    use super::*;
+    use crate::backends::Backends;
+    use crate::instances::Instances;
+
+    /// The runtime does nothing between the client's coming and the closing, so it has not heard of it.
+    #[tokio::test]
+    async fn a_client_who_has_just_come_is_answered_after_the_doors_are_closed() {
+        let shared = Shared {
+            backends: Backends::default(),
+            instances: Instances::default(),
+            changes: tokio::sync::watch::Sender::default(),
+            leaving: CancellationToken::new(),
+            trusted_proxies: Vec::new(),
+            tls: None,
+        };
+        let door = Door {
+            proxy: Proxy::new(Arc::new(shared)),
+            slots: Arc::new(Semaphore::new(9)),
+            tracker: TaskTracker::new(),
+            closing: CancellationToken::new(),
+            abort: CancellationToken::new(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let come = || {
+            let mut client = std::net::TcpStream::connect(address).unwrap();
+            client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
+            client
+        };
+        let clients = [come(), come()];
+        door.closing.cancel();
+        door.take_the_rest(listener);
+        door.tracker.close();
+        door.tracker.wait().await;
+        for mut client in clients {
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
+        }
+        assert!(std::net::TcpStream::connect(address).is_err(), "nobody else is let in");
     }
 }

@@ -6,6 +6,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path as InPath, State};
@@ -16,6 +17,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// A request's name is a UUID, or as short.
 const UUID_BYTES_MAX: usize = 64;
+/// What a slow order takes: long enough that whatever is broken breaks some of them in the middle.
+const SLOW: Duration = Duration::from_millis(400);
 
 /// What an instance is asked to be.
 pub struct Wish {
@@ -39,6 +42,7 @@ pub fn run(wish: Wish) -> io::Result<()> {
         let routes = Router::new()
             .route("/up", get(|| async { "up" }))
             .route("/orders/{uuid}", any(order))
+            .route("/orders/slow/{uuid}", any(slow_order))
             .fallback(|State(state): State<Arc<Served>>| async move { state.text.clone() })
             .with_state(state);
         let listener = TcpListener::bind(("127.0.0.1", port)).await?;
@@ -75,6 +79,13 @@ async fn order(State(state): State<Arc<Served>>, InPath(uuid): InPath<String>) -
         Ok(()) => (StatusCode::OK, "done"),
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "can not be written down"),
     }
+}
+
+/// The same, with an answer that takes its time.
+async fn slow_order(state: State<Arc<Served>>, uuid: InPath<String>) -> (StatusCode, &'static str) {
+    let done = order(state, uuid).await;
+    tokio::time::sleep(SLOW).await;
+    done
 }
 
 /// Every order that was executed, by whom, as often as it was.

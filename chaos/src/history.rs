@@ -35,7 +35,8 @@ Operations, and what they are answered with:
   register_write {key, value, if_version}   version {version}, or mismatch {found}; if_version
                                             may be null (whatever is there) or 0 (nothing)
   counter_add {key, delta}                  total {total}
-  request {uuid, idempotent}                status {status}
+  request {uuid, idempotent, node}          status {status}; one try, at one server (or null): what
+                                            was refused may be tried again under the same uuid
   price_set {key, value}                    done {}, once every cache has confirmed, or incomplete
                                             {missing [names]}; of each key one client sets ever
                                             higher values, from 1 on
@@ -122,15 +123,40 @@ pub struct Run {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Op {
-    LedgerAdd { entry: String },
+    LedgerAdd {
+        entry: String,
+    },
     LedgerRead {},
-    RegisterRead { key: String },
-    RegisterWrite { key: String, value: i64, if_version: Option<u64> },
-    CounterAdd { key: String, delta: i64 },
-    Request { uuid: String, idempotent: bool },
-    PriceSet { key: String, value: i64 },
-    PriceRead { key: String },
-    Deploy { app: String, release: String },
+    RegisterRead {
+        key: String,
+    },
+    RegisterWrite {
+        key: String,
+        value: i64,
+        if_version: Option<u64>,
+    },
+    CounterAdd {
+        key: String,
+        delta: i64,
+    },
+    /// One try of it, at one server's balancer.
+    Request {
+        uuid: String,
+        idempotent: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<String>,
+    },
+    PriceSet {
+        key: String,
+        value: i64,
+    },
+    PriceRead {
+        key: String,
+    },
+    Deploy {
+        app: String,
+        release: String,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -179,7 +179,8 @@ fn work(
         releases::deploy_orders(&farm, &workshop)?;
     }
     let sockets = farm.nodes.iter().map(|node| node.socket.clone()).collect();
-    let clients = workload::Ground { hosts: hosts.clone(), sockets, seed: *seed };
+    let names = farm.nodes.iter().map(|node| node.name.clone()).collect();
+    let clients = workload::Ground { hosts, names, sockets, seed: *seed };
     let clients = Workload::start(&clients, &experiment.workloads, &journal);
     let mut deployer = experiment
         .workloads

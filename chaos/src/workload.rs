@@ -51,7 +51,7 @@ impl Kind {
             Self::Ledger => &[Role::Ledger],
             Self::Counters => &[Role::Counter],
             Self::Registers => &[Role::Register],
-            Self::Requests => &[Role::Request],
+            Self::Requests => &[Role::Request, Role::RequestElsewhere],
             Self::Prices => &[Role::PriceSetter, Role::PriceReader],
             // One at a time is all that there may be of an app: `releases` makes them.
             Self::Deploys => &[],
@@ -65,7 +65,10 @@ enum Role {
     Ledger,
     Counter,
     Register,
+    /// Of its own server.
     Request,
+    /// Of another.
+    RequestElsewhere,
     PriceSetter,
     PriceReader,
 }
@@ -74,7 +77,8 @@ enum Role {
 #[derive(Clone)]
 pub struct Ground {
     pub hosts: Vec<Host>,
-    /// Each agent's, in the hosts' order.
+    /// The nodes', in the hosts' order, as are their sockets.
+    pub names: Vec<String>,
     pub sockets: Vec<PathBuf>,
     pub seed: u64,
 }
@@ -122,11 +126,14 @@ fn work(
 ) {
     let host = &ground.hosts[number];
     let (socket, seed) = (ground.sockets[number].clone(), ground.seed);
+    let asks =
+        |first| requests::Place { hosts: &ground.hosts, names: &ground.names, number, first, seed, client };
     match role {
         Role::Ledger => store::work(host, number, store::Kind::Ledger, client, journal, stop),
         Role::Counter => store::work(host, number, store::Kind::Counter, client, journal, stop),
         Role::Register => registers::work(&registers::Place { socket, number, seed, client }, journal, stop),
-        Role::Request => requests::work(&ground.hosts, number, seed, client, journal, stop),
+        Role::Request => requests::work(&asks(number), journal, stop),
+        Role::RequestElsewhere => requests::work(&asks((number + 1) % ground.hosts.len()), journal, stop),
         Role::PriceSetter => {
             prices::set(&prices::Place { host, socket, number, seed, client, board }, journal, stop);
         }

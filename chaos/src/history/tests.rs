@@ -62,7 +62,11 @@ fn any_op() -> impl Strategy<Value = Op> {
             if_version
         }),
         (key, any::<i64>()).prop_map(|(key, delta)| Op::CounterAdd { key, delta }),
-        (key, any::<bool>()).prop_map(|(uuid, idempotent)| Op::Request { uuid, idempotent }),
+        (key, any::<bool>(), proptest::option::of(key)).prop_map(|(uuid, idempotent, node)| Op::Request {
+            uuid,
+            idempotent,
+            node
+        }),
     ]
 }
 
