@@ -68,6 +68,30 @@ pub enum Verb {
     #[command(after_help = "Namespaces, mounts, control groups and processes of runs that are no more.\n\n\
                             Example:\n  sudo holdfast-chaos clean")]
     Clean,
+    /// Make one page of a run: what was done, what users saw of it, and the verdict
+    #[command(after_help = "The page needs nothing but itself. `run` makes it too.\n\n\
+                      Example:\n  holdfast-chaos report chaos-7")]
+    Report {
+        /// The folder of a run
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// Where the page goes [default: DIR/report.html]
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Do again what a run has done: the same experiment, with the same seed
+    #[command(after_help = "Example:\n  sudo holdfast-chaos replay chaos-7 --out chaos-7-again")]
+    Replay {
+        /// The folder of a run
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// Where this one is kept [default: DIR-again]
+        #[arg(long, value_name = "DIR")]
+        out: Option<PathBuf>,
+        /// The program to be tested [default: holdfast beside this one, or on the PATH]
+        #[arg(long, value_name = "PATH")]
+        holdfast: Option<PathBuf>,
+    },
     /// Judge a history, of this farm or of any other
     #[command(after_long_help = crate::history::FORMAT)]
     Check {

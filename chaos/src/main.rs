@@ -27,6 +27,7 @@ mod method;
 mod mutants;
 mod network;
 mod observer;
+mod page;
 mod pressure;
 mod releases;
 mod report;
@@ -66,6 +67,20 @@ fn main() -> ExitCode {
             }
         },
         Verb::Mutants { names, list, seed, json } => mutants(&names, list, seed, json),
+        Verb::Report { folder, out } => {
+            let out = out.unwrap_or_else(|| folder.join(PAGE));
+            match run::write_page(&folder, &out) {
+                Ok(()) => {
+                    println!("{}", out.display());
+                    ExitCode::SUCCESS
+                }
+                Err(error) => {
+                    eprintln!("error: can not make a page of {}: {error}", folder.display());
+                    Exit::Harness.into()
+                }
+            }
+        }
+        Verb::Replay { folder, out, holdfast } => replay(&folder, out, holdfast),
         Verb::Clean => clean(),
         Verb::Run(wish) => run(&wish),
     }
@@ -104,12 +119,38 @@ fn run(wish: &args::Run) -> ExitCode {
     };
     let seed = wish.seed.unwrap_or_else(rand::random);
     let out = wish.out.clone().unwrap_or_else(|| PathBuf::from(format!("chaos-{seed}")));
+    carry_out(&experiment, seed, &out, wish.holdfast.clone())
+}
+
+fn replay(folder: &std::path::Path, out: Option<PathBuf>, holdfast: Option<PathBuf>) -> ExitCode {
+    let plan = match run::Planned::load(folder) {
+        Ok(plan) => plan,
+        Err(error) => {
+            eprintln!("error: can not do again what {} has done: {error}", folder.display());
+            eprintln!("  it has to be the folder of a run, with its plan.json");
+            return Exit::Harness.into();
+        }
+    };
+    let again = || {
+        let mut name = folder.file_name().unwrap_or_default().to_owned();
+        name.push("-again");
+        folder.with_file_name(name)
+    };
+    carry_out(&plan.experiment, plan.seed, &out.unwrap_or_else(again), holdfast)
+}
+
+fn carry_out(
+    experiment: &experiment::Experiment,
+    seed: u64,
+    out: &std::path::Path,
+    holdfast: Option<PathBuf>,
+) -> ExitCode {
     let beside = || Some(std::env::current_exe().ok()?.with_file_name("holdfast"));
-    let holdfast = wish.holdfast.clone().or_else(|| beside().filter(|path| path.exists()));
+    let holdfast = holdfast.or_else(|| beside().filter(|path| path.exists()));
     let wish = run::Wish {
-        experiment: &experiment,
+        experiment,
         seed,
-        folder: out.clone(),
+        folder: out.to_owned(),
         holdfast: holdfast.unwrap_or_else(|| PathBuf::from("holdfast")),
         stop: Arc::default(),
     };
@@ -127,6 +168,10 @@ fn run(wish: &args::Run) -> ExitCode {
         Ok(report) => {
             print!("{}", report.text());
             println!("history: {}", out.join("history.jsonl").display());
+            match run::write_page(out, &out.join(PAGE)) {
+                Ok(()) => println!("report: {}", out.join(PAGE).display()),
+                Err(error) => eprintln!("warning: no page was made: {error}"),
+            }
             report.exit().into()
         }
         Err(error) => {
@@ -155,6 +200,9 @@ fn tidy_up() {
         eprintln!("warning: what an earlier run has left can not be removed: {error}");
     }
 }
+
+/// Of a run, in its folder.
+const PAGE: &str = "report.html";
 
 fn mutants(names: &[String], list: bool, seed: u64, json: bool) -> ExitCode {
     if list {

@@ -165,7 +165,7 @@ impl Report {
 
 /// What "none of so many" says: with 95 % confidence the rate is below three in so many (the rule of
 /// three: Hanley and Lippman-Hand, JAMA 1983).
-fn confidence(looked_at: u64) -> String {
+pub fn confidence(looked_at: u64) -> String {
     match looked_at {
         0 => String::new(),
         1..=3 => format!("none of {looked_at}"),

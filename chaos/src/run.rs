@@ -17,7 +17,7 @@ use std::sync::atomic::AtomicBool;
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::abort::Watch;
 use crate::app;
@@ -33,6 +33,7 @@ use crate::lab::{self, Lab, LabError};
 use crate::method::{Chosen, Method};
 use crate::network::{self, NetworkError};
 use crate::observer::Observer;
+use crate::page;
 use crate::pressure::{Pressure, Seconds};
 use crate::releases::{self, Workshop};
 use crate::report::{Exit, Report};
@@ -81,6 +82,40 @@ struct Plan<'a> {
     seed: u64,
     /// What was left to the seed, in order.
     chosen: Vec<Chosen>,
+}
+
+/// What a run was, as it has written it down.
+#[derive(Debug, Deserialize)]
+pub struct Planned {
+    pub experiment: Experiment,
+    pub seed: u64,
+}
+
+impl Planned {
+    /// # Errors
+    /// When the folder has no plan that is understood.
+    pub fn load(folder: &Path) -> io::Result<Self> {
+        let text = fs::read_to_string(folder.join(PLAN))?;
+        serde_json::from_str(&text).map_err(io::Error::other)
+    }
+}
+
+const PLAN: &str = "plan.json";
+
+/// Makes a page of what a run has left in its folder.
+///
+/// # Errors
+/// When there is no history, or the page can not be written.
+pub fn write_page(folder: &Path, out: &Path) -> Result<(), RunError> {
+    let history = history::read(&folder.join("history.jsonl"))?;
+    let planned = Planned::load(folder).ok();
+    let again = format!("holdfast-chaos replay {}", folder.display());
+    let about = page::About {
+        steady_state: planned.as_ref().map_or("", |plan| plan.experiment.steady_state.as_str()),
+        again: &again,
+    };
+    let page = page::render(&history, &check::all(&history), &about);
+    fs::write(out, page).map_err(|source| RunError::Folder { path: out.to_owned(), source })
 }
 
 /// Runs it. `tell` hears what is being done.
@@ -205,8 +240,7 @@ fn work(
         deployer.stop();
     }
     drop(observer);
-    fs::write(folder.join("plan.json"), serde_json::to_string_pretty(&plan).unwrap_or_default())
-        .map_err(kept)?;
+    fs::write(folder.join(PLAN), serde_json::to_string_pretty(&plan).unwrap_or_default()).map_err(kept)?;
     journal.finish().map_err(kept)?;
     keep_logs(&farm, &homes, folder).map_err(kept)?;
     broken?;
