@@ -10,7 +10,6 @@ use serde_json::Value;
 
 use crate::command::CommandError;
 use crate::disk::{Disk, DiskError};
-use crate::history::Act;
 use crate::lab::{Lab, LabError, Thing, start_of};
 use crate::network::Host;
 
@@ -407,16 +406,6 @@ impl Farm {
         Ok(ready.map(|one| (text(&one["node"]), text(&one["version"]))).collect())
     }
 
-    /// Whom each agent has obeyed and refused, in the order in which it did, by its log.
-    pub fn acts(&self) -> Vec<Act> {
-        let mut acts = Vec::new();
-        for node in &self.nodes {
-            let log = fs::read_to_string(&node.log).unwrap_or_default();
-            acts.extend(log.lines().filter_map(|line| act(line, &node.name)));
-        }
-        acts
-    }
-
     /// The last that an agent has said.
     pub fn last_words(&self, number: usize) -> String {
         let log = fs::read_to_string(&self.nodes[number].log).unwrap_or_default();
@@ -430,18 +419,6 @@ impl Farm {
         let name = status["controller"]["node"].as_str()?;
         self.nodes.iter().position(|node| node.name == name)
     }
-}
-
-/// What a line of a log says of whom the agent has obeyed.
-fn act(line: &str, agent: &str) -> Option<Act> {
-    let accepted = match line.split_once("node::deploy::acts: ")?.1 {
-        words if words.starts_with("an act is obeyed") => true,
-        words if words.starts_with("an act is refused") => false,
-        _ => return None,
-    };
-    let field = |name: &str| line.split_whitespace().find_map(|word| word.strip_prefix(name));
-    let (controller, epoch) = (field("controller=")?.to_owned(), field("epoch=")?.parse().ok()?);
-    Some(Act { controller, epoch, agent: agent.to_owned(), accepted })
 }
 
 /// Of whatever thread of it.
@@ -501,24 +478,4 @@ impl Node {
 fn zone(number: usize, zones: u8) -> String {
     let letters = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
     letters.get(number % usize::from(zones.max(1))).copied().unwrap_or("a").to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_agents_words_say_whom_they_obey() {
-        let said = |words: &str| format!("2026-11-23T19:57:39Z  INFO task{{name=\"x\"}}: {words}");
-        let obeyed = said("node::deploy::acts: an act is obeyed controller=7 epoch=12");
-        let wanted =
-            Act { controller: "7".to_owned(), epoch: 12, agent: "node-1".to_owned(), accepted: true };
-        assert_eq!(act(&obeyed, "node-1"), Some(wanted.clone()));
-        let refused = said(
-            "node::deploy::acts: an act is refused controller=7 epoch=12 refusal=epoch 12 has been succeeded",
-        );
-        assert_eq!(act(&refused, "node-1"), Some(Act { accepted: false, ..wanted }));
-        assert_eq!(act(&said("node::deploy: an act is obeyed controller=7 epoch=12"), "node-1"), None);
-        assert_eq!(act(&said("node::deploy::acts: can not fetch a release"), "node-1"), None);
-    }
 }

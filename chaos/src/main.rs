@@ -10,6 +10,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal prints")]
 
 mod abort;
+mod acts;
 mod app;
 mod args;
 mod cgroup;

@@ -20,6 +20,7 @@ use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 
 use crate::abort::Watch;
+use crate::acts::Acts;
 use crate::app;
 use crate::check;
 use crate::command;
@@ -208,6 +209,8 @@ fn work(
     let journal = Journal::create(&path, run).map_err(kept)?;
     pressure.tell(&journal);
     let observer = Observer::start(farm.askers(), journal.clone());
+    let logs = farm.nodes.iter().map(|node| (node.name.clone(), node.log.clone())).collect();
+    let acts = Acts::start(logs, journal.clone());
     let workshop = Workshop::new(&homes).map_err(kept)?;
     if experiment.workloads.contains(&Kind::Requests) {
         tell("deploying an app that takes orders");
@@ -248,6 +251,7 @@ fn work(
         return Err(RunError::Clients(failed));
     }
     gather(&farm, &journal, &path, deployer.is_some(), tell)?;
+    drop(acts);
     for (uuid, backend) in app::orders(&workshop.served).map_err(kept)? {
         journal.note(Event::Served { uuid, backend });
     }
@@ -273,9 +277,6 @@ fn gather(
     }
     if deploys {
         releases::note_runs(farm, journal)?;
-    }
-    for act in farm.acts() {
-        journal.note(Event::Acted(act));
     }
     sample(farm, journal);
     Ok(())

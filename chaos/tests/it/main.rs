@@ -135,9 +135,15 @@ fn a_farm_keeps_its_promises_while_a_node_is_killed() {
     }
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");
+    // With every kind of client.
+    let everything = dir.path().join("everything.toml");
+    let kinds =
+        "workloads = [\"ledger\", \"counters\", \"registers\", \"requests\", \"prices\", \"deploys\"]\n";
+    let usual = std::fs::read_to_string(experiment("kill-a-node.toml")).unwrap();
+    std::fs::write(&everything, usual.replacen("nodes = ", &format!("{kinds}nodes = "), 1)).unwrap();
     let said = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos"))
         .args(["run", "--seed", "7", "--out"])
-        .args([&out, &experiment("kill-a-node.toml")])
+        .args([&out, &everything])
         .output()
         .unwrap();
     assert_eq!(said.status.code(), Some(0), "{}", text(&said));
@@ -157,11 +163,51 @@ fn a_farm_keeps_its_promises_while_a_node_is_killed() {
         .collect();
     assert!(pids.len() == 2 && pids[0] != pids[1], "{pids:?}");
     assert!(of("return").iter().any(|told| told["outcome"] != "ok"));
+    assert_every_client_worked(&out, &lines);
     // The same history with one acknowledged write gone is judged otherwise.
     let lost = dir.path().join("lost.jsonl");
     std::fs::write(&lost, history.replace("\"entries\":[\"0-0\",", "\"entries\":[")).unwrap();
     let said = check(&lost, &[]);
     assert_eq!(said.status.code(), Some(1), "{}", text(&said));
+}
+
+/// Of each operation there are some that succeeded, and no promise was kept for want of a test.
+fn assert_every_client_worked(out: &Path, lines: &[serde_json::Value]) {
+    let of = |event: &'static str| lines.iter().filter(move |line| line["event"] == event);
+    let succeeded: std::collections::BTreeSet<u64> = of("return")
+        .filter(|told| told["outcome"] == "ok")
+        .map(|told| told["id"].as_u64().unwrap())
+        .collect();
+    for op in [
+        "ledger_add",
+        "ledger_read",
+        "counter_add",
+        "register_read",
+        "register_write",
+        "request",
+        "price_set",
+        "price_read",
+        "deploy",
+    ] {
+        let called = of("call").filter(|call| call["op"] == op);
+        let count = called.filter(|call| succeeded.contains(&call["id"].as_u64().unwrap())).count();
+        assert!(count > 0, "no {op} has succeeded");
+    }
+    for event in ["served", "acted", "runs"] {
+        assert!(of(event).count() > 0, "no {event}");
+    }
+    let is = |wanted: &'static str| of("return").any(move |told| told["value"]["is"] == wanted);
+    assert!(is("mismatch"), "every write on condition has found its version");
+    assert!(of("return").any(|told| told["value"]["cached"] == true), "no price came from a cache");
+    // An order is obeyed while things happen, and written down then.
+    let begun = of("phase").find(|phase| phase["phase"] == "method").unwrap()["t_us"].as_i64().unwrap();
+    assert!(of("acted").any(|act| act["t_us"].as_i64().unwrap() < begun));
+    let verdict = std::fs::read_to_string(out.join("verdict.json")).unwrap();
+    let verdict: serde_json::Value = serde_json::from_str(&verdict).unwrap();
+    for finding in verdict["findings"].as_array().unwrap() {
+        assert_eq!(finding["verdict"], "kept", "{finding}");
+        assert!(finding["looked_at"].as_u64().unwrap() > 0, "{finding}");
+    }
 }
 
 #[test]

@@ -17,6 +17,9 @@ fn sources() -> Vec<PathBuf> {
     text.lines().map(|line| root().join(line)).filter(|path| path.exists()).collect()
 }
 
+/// The build that breaks promises on purpose, which is no release.
+const MUTANTS: &str = "cfg(holdfast_mutants)";
+
 /// A workspace member and what it links by its manifest, for the program and not for tests.
 fn dependencies() -> Vec<(String, BTreeSet<String>)> {
     let output = Command::new(env!("CARGO"))
@@ -30,7 +33,8 @@ fn dependencies() -> Vec<(String, BTreeSet<String>)> {
             .as_array()
             .unwrap()
             .iter()
-            .filter(|dependency| dependency["kind"].is_null());
+            .filter(|dependency| dependency["kind"].is_null())
+            .filter(|dependency| dependency["target"] != MUTANTS);
         let names = linked.map(|dependency| dependency["name"].as_str().unwrap().to_owned()).collect();
         (package["name"].as_str().unwrap().to_owned(), names)
     });
@@ -78,6 +82,16 @@ fn crates_know_only_those_below_them() {
         let wrong: Vec<_> = ours.filter(|dependency| !may.contains(&dependency.as_str())).collect();
         assert!(wrong.is_empty(), "{name} may not link {wrong:?}");
     }
+}
+
+/// Only the build that exists to be caught can be told to do wrong.
+#[cfg(not(holdfast_mutants))]
+#[test]
+fn the_program_can_not_be_told_to_break_its_promises() {
+    let program = std::fs::read(env!("CARGO_BIN_EXE_holdfast")).unwrap();
+    let says = |word: &[u8]| program.windows(word.len()).any(|window| window == word);
+    assert!(says(b"HOLDFAST_LOG"), "the words of a program are found in it");
+    assert!(!says(b"HOLDFAST_MUTANT"));
 }
 
 #[test]
