@@ -36,6 +36,15 @@ pub enum Verb {
                             Example:\n  sudo holdfast-chaos run chaos/experiments/kill-a-node.toml --seed 7"
     )]
     Run(Run),
+    /// Simulate farms in virtual time, under faults that the seed decides
+    #[command(
+        after_help = "The product's own gossip, node states and invalidations, on simulated servers: crashes,\n\
+                      wiped disks, pauses, cuts, loss, jumping clocks. First nothing may be broken, then\n\
+                      everything has to come to rest. The same seed gives the same trace, byte for byte.\n\n\
+                      Examples:\n  holdfast-chaos sim --seeds 300\n  \
+                      holdfast-chaos sim --seed 17 --trace trace.txt"
+    )]
+    Sim(Sim),
     /// Be the app that is deployed to be broken
     #[command(hide = true)]
     App {
@@ -118,4 +127,23 @@ pub struct Run {
     /// The program to be tested [default: holdfast beside this one, or on the PATH]
     #[arg(long, value_name = "PATH")]
     pub holdfast: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct Sim {
+    /// The first seed
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How many, one after the other
+    #[arg(long, default_value_t = 1)]
+    pub seeds: u64,
+    /// Servers of each farm, 2 to 1000 [default: 2 to 12, by the seed]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(2..=1_000))]
+    pub nodes: Option<u16>,
+    /// Write down everything that happens; of one seed
+    #[arg(long, value_name = "FILE", conflicts_with = "seeds")]
+    pub trace: Option<PathBuf>,
+    /// Print one JSON document a line, one line a seed
+    #[arg(long)]
+    pub json: bool,
 }

@@ -33,6 +33,7 @@ mod pressure;
 mod releases;
 mod report;
 mod run;
+mod sim;
 mod switch;
 mod workload;
 
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
             }
         }
         Verb::Replay { folder, out, holdfast } => replay(&folder, out, holdfast),
+        Verb::Sim(wish) => sim::run(&wish),
         Verb::Clean => clean(),
         Verb::Run(wish) => run(&wish),
     }

@@ -109,7 +109,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "vote-forgotten",
         breaks: "a vote is on disk before it is given",
-        caught_by: tests("node-consensus", "vote"),
+        caught_by: tests("node-consensus", "a_vote_is_there_after_a_restart"),
     },
     Mutant {
         name: "digest-ignored",
@@ -217,7 +217,7 @@ impl Bench {
 
     fn cargo(&self, words: &[&str]) -> Command {
         let mut cargo = Command::new("cargo");
-        cargo.args(words).arg("--target-dir").arg(&self.target).env("RUSTFLAGS", "--cfg holdfast_mutants");
+        cargo.args(words).env("CARGO_TARGET_DIR", &self.target).env("RUSTFLAGS", "--cfg holdfast_mutants");
         cargo
     }
 

@@ -14,7 +14,7 @@
 mod push;
 pub mod service;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -78,6 +78,8 @@ struct State {
     streams: Streams,
     subscribers: BTreeMap<u64, Subscriber>,
     next_subscriber: u64,
+    /// Streams of which something missing is being asked for.
+    filling: BTreeSet<NodeId>,
 }
 
 struct Subscriber {
@@ -107,6 +109,7 @@ impl Invalidation {
             streams: Streams::new(mesh.me(), generation),
             subscribers: BTreeMap::new(),
             next_subscriber: 0,
+            filling: BTreeSet::new(),
         };
         let invalidation =
             Self { inner: Arc::new(Inner { state: Mutex::new(state), mesh, members, tasks: tasks.clone() }) };
@@ -200,8 +203,10 @@ impl Invalidation {
 
     /// Delivers, and fills a gap in the background.
     fn take(&self, outcome: Outcome) {
-        self.state().deliver(outcome.deliveries);
-        if let Some(gap) = outcome.gap {
+        let mut state = self.state();
+        state.deliver(outcome.deliveries);
+        // One at a time asks; what it does not get is noticed again within a second.
+        if let Some(gap) = outcome.gap.filter(|gap| state.filling.insert(gap.node)) {
             self.inner.tasks.tracker().spawn(push::fill(self.clone(), gap));
         }
     }
@@ -225,7 +230,7 @@ impl Invalidation {
             id: format!("{}.{}.{}", position.node, position.generation, position.sequence),
             ..InvalidateResponse::default()
         };
-        for (node, member) in &view.members {
+        for (node, member) in view.members.iter().filter(|(node, _)| !view.gone.contains(*node)) {
             let name =
                 member.state.as_ref().map_or_else(|| format!("node {node}"), |state| state.name.clone());
             #[cfg(holdfast_mutants)]
@@ -234,15 +239,24 @@ impl Invalidation {
                 response.applied.push(name);
                 continue;
             }
+            let before = || push::rfc3339_before(member.member.since.elapsed());
             let (reason, seen) = match member.member.state {
-                // Who has gone for good has no caches to serve from.
-                MemberStatus::Left => continue,
-                MemberStatus::Down => ("it is down", push::rfc3339_before(member.member.since.elapsed())),
+                MemberStatus::Down => ("it is down", before()),
+                // It may be back already, with caches, where it is not heard yet.
+                MemberStatus::Left => ("it has stopped", before()),
                 MemberStatus::Alive | MemberStatus::Suspect => {
                     ("it has not confirmed in time", push::rfc3339_before(Duration::ZERO))
                 }
             };
             response.missing.push(MissingNode { node: name, reason: reason.to_owned(), last_seen: seen });
+        }
+        for node in view.unheard.iter().filter(|node| !applied.contains(*node)) {
+            let reason = "nothing has been heard of it since this agent started".to_owned();
+            response.missing.push(MissingNode {
+                node: format!("node {node}"),
+                reason,
+                last_seen: String::new(),
+            });
         }
         response
     }

@@ -44,10 +44,14 @@ pub struct MembersParts {
 }
 
 /// Everybody this node knows of, itself included, at one moment.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct View {
     pub me: NodeId,
     pub members: BTreeMap<NodeId, MemberView>,
+    /// Members by the join or the control log of whom the gossip has said nothing in this life.
+    pub unheard: BTreeSet<NodeId>,
+    /// No members any more.
+    pub gone: BTreeSet<NodeId>,
 }
 
 /// One node: the gossip's word and its own.
@@ -100,7 +104,7 @@ impl Members {
         })?;
         let own = own_state(&identity, &config);
         let myself = myself(&identity, &config);
-        let view = View { me: identity.node, members: BTreeMap::new() };
+        let view = View { me: identity.node, ..View::default() };
         let table = Table {
             known: BTreeMap::new(),
             own,
@@ -163,7 +167,11 @@ impl Members {
             if self.inner.mesh.address(peer.node).is_none() {
                 self.inner.mesh.learn(peer.node, peer.peer);
             }
-            if self.table().known.insert(peer.node, peer) != Some(peer) {
+            let before = self.table().known.insert(peer.node, peer);
+            if before.is_none() {
+                self.refresh();
+            }
+            if before != Some(peer) {
                 self.inner.gossip.announce(Some(peer.node), peer.gossip);
             }
         }
@@ -267,10 +275,16 @@ impl Members {
             let state = table.states.get(*node).cloned();
             (*node, MemberView { member: member.clone(), state })
         });
-        let view = View { me: self.inner.me, members: members.collect() };
+        let unheard = table.known.keys().filter(|node| !table.members.contains_key(*node));
+        let view = View {
+            me: self.inner.me,
+            members: members.collect(),
+            unheard: unheard.copied().collect(),
+            gone: table.gone.clone(),
+        };
         // Under the lock, so that an older view never replaces a newer one.
         self.inner.view.send_if_modified(|known| {
-            let changed = known.members != view.members;
+            let changed = **known != view;
             if changed {
                 *known = Arc::new(view);
             }

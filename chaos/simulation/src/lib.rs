@@ -7,20 +7,40 @@
 //!
 //! Architecture Invariant: no ambient time, no ambient entropy, no order that depends on a hasher.
 
+mod caches;
+mod farm;
+mod faults;
+mod invariants;
+mod network;
+mod node;
+mod schedule;
 mod trace;
+
+use std::io::{self, Write};
 
 use serde::Serialize;
 
 pub use trace::Trace;
 
+/// What is simulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settings {
+    pub seed: u64,
+    /// Servers of the farm; there may be as many as a cluster has members.
+    pub nodes: usize,
+}
+
 /// What became of one seed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Outcome {
     pub seed: u64,
+    pub nodes: usize,
     /// Of everything that happened: two runs of one seed have the same.
     pub trace: u64,
     /// Lines of the trace, so that a run in which nothing happened is seen.
     pub events: u64,
+    /// How long the farm took to come to rest after the last fault, by its own clock.
+    pub rested_ms: u64,
     pub violations: Vec<Violation>,
 }
 
@@ -31,4 +51,12 @@ pub struct Violation {
     /// Since the simulation began, by its own clock.
     pub at_ms: u64,
     pub what: String,
+}
+
+/// Simulates a farm, and writes its trace down if that is wanted.
+///
+/// # Errors
+/// When the trace can not be written.
+pub fn run(settings: &Settings, out: Option<&mut dyn Write>) -> io::Result<Outcome> {
+    farm::run(settings, Trace::new(out))
 }

@@ -35,10 +35,8 @@ pub async fn run(channel: Channel, verb: Cache) -> Result<(), Failure> {
 fn render(answer: &InvalidateResponse) -> String {
     let mut out = format!("{} applied by {}\n", answer.id, answer.applied.join(", "));
     for missing in &answer.missing {
-        out.push_str(&format!(
-            "missing {}: {}, last seen {}\n",
-            missing.node, missing.reason, missing.last_seen
-        ));
+        let seen = if missing.last_seen.is_empty() { "never" } else { &missing.last_seen };
+        out.push_str(&format!("missing {}: {}, last seen {seen}\n", missing.node, missing.reason));
     }
     out
 }

@@ -187,7 +187,9 @@ async fn a_kill_of_all_loses_no_acknowledged_write_and_no_release() {
         farm.kill(node);
     }
     let acknowledged = ledger.end().await;
-    for node in 0..3 {
+    farm.restart(0);
+    who_has_heard_nobody_confirms_nothing(&farm);
+    for node in 1..3 {
         farm.restart(node);
     }
     for node in 0..3 {
@@ -200,6 +202,19 @@ async fn a_kill_of_all_loses_no_acknowledged_write_and_no_release() {
         check(&farm, node, &acknowledged).await;
         assert_eq!(reqwest::get(farm.url(node, "/")).await.unwrap().status(), 200);
     }
+}
+
+/// The others may run and serve from their caches, for all that this one knows.
+fn who_has_heard_nobody_confirms_nothing(farm: &Farm) {
+    let words =
+        ["cache", "invalidate", "price:x", "--keyspace", "shop", "--wait", "--timeout", "1s", "--json"];
+    crate::farm::wait_until("the agent takes an invalidation", || {
+        let said = farm.at(0, &words);
+        let Ok(answer) = serde_json::from_str::<serde_json::Value>(&said.stdout) else { return false };
+        assert_eq!(answer["missing"].as_array().map(Vec::len), Some(2), "{said:?}");
+        assert_ne!(said.code, 0, "{said:?}");
+        true
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]

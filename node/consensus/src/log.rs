@@ -411,3 +411,6 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, EngineError> {
 fn encode<T: Serialize>(value: &T) -> Vec<u8> {
     postcard::to_stdvec(value).expect("plain data of a known length always serialises")
 }
+
+#[cfg(test)]
+mod tests;

@@ -177,6 +177,30 @@ impl Streams {
         outcome
     }
 
+    /// Nobody can be asked for a stretch any more: whoever had it is dead, or cut off for longer than one
+    /// may wait. `highest` is the last number that is known to have been given.
+    pub fn abandon(&mut self, gap: Gap, highest: u64) -> Outcome {
+        let mut outcome = Outcome::default();
+        if let Some(applied) = self.follow(gap.node, gap.generation, &mut outcome)
+            && applied.sequence < highest.max(gap.from)
+        {
+            applied.sequence = highest.max(gap.from);
+            outcome
+                .deliveries
+                .push(Delivery::Flush { reason: "invalidations of a server that is dead can not be had" });
+        }
+        outcome
+    }
+
+    /// Nodes are no members any more, and nobody will ever tell what they told last.
+    pub fn forget(&mut self, nodes: impl Iterator<Item = NodeId>) -> Outcome {
+        for node in nodes {
+            self.others.remove(&node);
+        }
+        let reason = "a server is gone for good, and its last invalidations may be lost";
+        Outcome { deliveries: vec![Delivery::Flush { reason }], gap: None }
+    }
+
     /// The own stream from a number on, a bounded number of events.
     pub fn pull(&self, generation: Generation, from: u64, events_max: usize) -> Pulled {
         if generation != self.generation {

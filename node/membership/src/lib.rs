@@ -8,7 +8,8 @@
 //!        Membership (handle) ───┘  announce, report_unreachable, leave
 //! ```
 //!
-//! The thread owns foca and the socket and does nothing else: no storage, no locks that others hold,
+//! What a member does is a [`Machine`] without socket or clock, so that farms of thousands can be
+//! simulated. The thread owns it and the socket and does nothing else: no storage, no locks that others hold,
 //! no waiting. Load elsewhere in the process must not make this node look dead, nor make it take
 //! others for dead: the socket is read empty before a timer is looked at, and a suspicion that would
 //! end while the thread itself was late is given more time.
@@ -22,6 +23,7 @@
 
 mod codec;
 mod identity;
+mod machine;
 mod members;
 mod thread;
 mod timers;
@@ -39,6 +41,7 @@ use proto::ids::{ClusterId, Generation, NodeId};
 
 use waker::Waker;
 
+pub use machine::Machine;
 pub use node_core::membership::MemberStatus;
 
 /// How a node takes part.

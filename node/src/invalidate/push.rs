@@ -1,5 +1,6 @@
 //! Getting events to the others, and getting what was missed.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use node_core::invalidation::{Event, Gap, Pulled};
@@ -18,8 +19,11 @@ const NO_WAIT: Duration = Duration::from_millis(50);
 /// A node that did not take an event is asked again after this, for as long as one waits.
 const RETRY: Duration = Duration::from_millis(50);
 const CALL_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often a gap is asked for before it is left to the next heartbeat.
+/// How often a gap is asked for before it is left to the next look at the streams.
 const FILL_TRIES: u32 = 20;
+/// How often the streams are looked at when nothing has been heard: a gap whose origin could not be asked
+/// is not told of again by an origin that has nothing new to say.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Sends an event to every live node; who has applied it in time.
 pub(super) async fn to_all(
@@ -77,21 +81,39 @@ async fn push(invalidation: &Invalidation, node: NodeId, event: &Event, limit: D
 
 /// Asks the origin for what is missing, until there is nothing missing or it does not answer.
 pub(super) async fn fill(invalidation: Invalidation, gap: Gap) {
+    let rest = ask_until_filled(&invalidation, gap).await;
+    invalidation.state().filling.remove(&gap.node);
+    if let Some(rest) = rest.filter(|rest| !others(&invalidation).contains(&rest.node)) {
+        let highest = told_by(&invalidation, rest);
+        let outcome = invalidation.state().streams.abandon(rest, highest);
+        invalidation.take(outcome);
+    }
+}
+
+/// What could not be had.
+async fn ask_until_filled(invalidation: &Invalidation, gap: Gap) -> Option<Gap> {
     let stop = invalidation.inner.tasks.stop();
     let mut gap = gap;
     for _ in 0..FILL_TRIES {
         let pulled = tokio::select! {
-            () = stop.cancelled() => return,
-            pulled = pull(&invalidation, gap) => pulled,
+            () = stop.cancelled() => return None,
+            pulled = pull(invalidation, gap) => pulled,
         };
         match pulled {
-            Some(pulled) => match invalidation.filled(gap, pulled) {
-                Some(rest) => gap = rest,
-                None => return,
-            },
+            Some(pulled) => gap = invalidation.filled(gap, pulled)?,
             None => tokio::time::sleep(RETRY).await,
         }
     }
+    Some(gap)
+}
+
+/// The last number that the origin of a gap is known to have given.
+fn told_by(invalidation: &Invalidation, gap: Gap) -> u64 {
+    let view = invalidation.inner.members.view();
+    let view = view.borrow();
+    let state = view.members.get(&gap.node).and_then(|member| member.state.as_ref());
+    let state = state.filter(|state| state.generation == gap.generation.0);
+    state.map_or(gap.from, |state| state.invalidation_sequence)
 }
 
 async fn pull(invalidation: &Invalidation, gap: Gap) -> Option<Pulled> {
@@ -106,7 +128,14 @@ async fn pull(invalidation: &Invalidation, gap: Gap) -> Option<Pulled> {
 /// Compares what nodes say of their streams with what has been applied.
 pub(super) async fn watch_tails(invalidation: Invalidation, stop: CancellationToken) {
     let mut view = invalidation.inner.members.view();
+    let mut gone = BTreeSet::new();
     loop {
+        let news: Vec<NodeId> = view.borrow().gone.difference(&gone).copied().collect();
+        if !news.is_empty() {
+            let outcome = invalidation.state().streams.forget(news.iter().copied());
+            invalidation.take(outcome);
+            gone.extend(news);
+        }
         let states: Vec<(NodeId, Generation, u64)> = {
             let view = view.borrow_and_update();
             let states = view.members.values().filter_map(|member| member.state.as_ref());
@@ -120,17 +149,19 @@ pub(super) async fn watch_tails(invalidation: Invalidation, stop: CancellationTo
         tokio::select! {
             () = stop.cancelled() => return,
             changed = view.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(LOOK_EVERY) => {}
         }
     }
 }
 
+/// The live ones, and those that nothing has been heard of yet.
 fn others(invalidation: &Invalidation) -> Vec<NodeId> {
     let view = invalidation.inner.members.view();
     let view = view.borrow();
     let live = view.members.iter().filter(|(node, member)| {
         **node != view.me && matches!(member.member.state, MemberStatus::Alive | MemberStatus::Suspect)
     });
-    live.map(|(node, _)| *node).collect()
+    live.map(|(node, _)| *node).chain(view.unheard.iter().copied()).collect()
 }
 
 /// The wall-clock time that was so long ago.

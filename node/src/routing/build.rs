@@ -183,7 +183,7 @@ mod tests {
         let mut own = NodeState { draining, ..NodeState::default() };
         own.set_phase(phase);
         let instance = InstanceState { state: state.to_owned(), ..InstanceState::default() };
-        let view = View { me: ME, members: BTreeMap::new() };
+        let view = View { me: ME, ..View::default() };
         availability(&view, node, &MemberView { member, state: None }, &own, &instance)
     }
 

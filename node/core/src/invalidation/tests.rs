@@ -102,6 +102,32 @@ fn a_subscriber_resumes_where_it_was_or_is_told_to_flush() {
 }
 
 #[test]
+fn what_nobody_can_tell_any_more_makes_a_flush_and_is_not_asked_for_again() {
+    let (mut origin, mut follower) = (origin(), follower());
+    follower.receive(append(&mut origin, "a"));
+    for key in ["b", "c", "d"] {
+        append(&mut origin, key);
+    }
+    let gap = follower.heartbeat(ORIGIN, LIFE, 3).gap.unwrap();
+    let outcome = follower.abandon(gap, 3);
+    assert!(matches!(outcome.deliveries[..], [Delivery::Flush { .. }]), "{outcome:?}");
+    assert_eq!(follower.heartbeat(ORIGIN, LIFE, 3), Outcome::default());
+    assert_eq!(follower.abandon(gap, 3), Outcome::default());
+    // It was not dead after all: what it has told since is had.
+    let gap = follower.heartbeat(ORIGIN, LIFE, 4).gap.unwrap();
+    assert_eq!(gap.from, 4);
+}
+
+#[test]
+fn who_is_gone_for_good_may_have_told_what_nobody_knows() {
+    let (mut origin, mut follower) = (origin(), follower());
+    follower.receive(append(&mut origin, "a"));
+    let outcome = follower.forget([ORIGIN].into_iter());
+    assert!(matches!(outcome.deliveries[..], [Delivery::Flush { .. }]), "{outcome:?}");
+    assert!(follower.vector().iter().all(|position| position.node != ORIGIN));
+}
+
+#[test]
 fn the_ring_is_bounded_in_bytes() {
     let mut origin = origin();
     for _ in 0..200 {
