@@ -42,7 +42,8 @@ pub enum Verb {
                       wiped disks, pauses, cuts, loss, jumping clocks. First nothing may be broken, then\n\
                       everything has to come to rest. The same seed gives the same trace, byte for byte.\n\n\
                       Examples:\n  holdfast-chaos sim --seeds 300\n  \
-                      holdfast-chaos sim --seed 17 --trace trace.txt"
+                      holdfast-chaos sim --seed 17 --trace trace.txt\n  \
+                      holdfast-chaos sim --groups --seeds 300"
     )]
     Sim(Sim),
     /// Be the app that is deployed to be broken
@@ -137,7 +138,11 @@ pub struct Sim {
     /// How many, one after the other
     #[arg(long, default_value_t = 1)]
     pub seeds: u64,
-    /// Servers of each farm, 2 to 1000 [default: 2 to 12, by the seed]
+    /// Simulate the raft groups of a farm instead: elections, logs, snapshots, changes of voters. Only
+    /// in a build of its own: RUSTFLAGS="--cfg tokio_unstable"
+    #[arg(long)]
+    pub groups: bool,
+    /// Servers of each farm, 2 to 1000 [default: 2 to 12, or 3 to 7 for groups, by the seed]
     #[arg(long, value_parser = clap::value_parser!(u16).range(2..=1_000))]
     pub nodes: Option<u16>,
     /// Write down everything that happens; of one seed

@@ -58,7 +58,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "write-repeated",
         breaks: "a write that may have been executed is not tried again",
-        caught_by: experiment("cut-off-leader"),
+        caught_by: experiment("killed-leader"),
     },
     Mutant {
         name: "version-ignored",

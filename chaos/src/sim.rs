@@ -15,11 +15,20 @@ use crate::report::Exit;
 
 /// Servers of a farm when nobody says how many.
 const NODES: std::ops::RangeInclusive<usize> = 2..=12;
+/// The same where groups of three or five are to be.
+const NODES_OF_GROUPS: std::ops::RangeInclusive<usize> = 3..=7;
 
 /// Runs the seeds, and tells of each in turn.
 pub fn run(wish: &Sim) -> ExitCode {
+    if wish.groups && !CAN_SEED_TASKS {
+        eprintln!("error: this build can not simulate groups: its tasks take their turns by chance");
+        eprintln!(
+            "  RUSTFLAGS=\"--cfg tokio_unstable\" cargo build --release -p chaos --target-dir target/seeded"
+        );
+        return Exit::Harness.into();
+    }
     let simulated = match &wish.trace {
-        Some(path) => traced(wish, path).map(|outcome| tell(&outcome, wish.json)),
+        Some(path) => traced(wish, path).map(|outcome| tell(&outcome, wish)),
         None => all(wish),
     };
     match simulated {
@@ -35,15 +44,28 @@ pub fn run(wish: &Sim) -> ExitCode {
     }
 }
 
+/// Whether the branches of `select!` can be chosen by a seed, which tokio offers to some builds only.
+const CAN_SEED_TASKS: bool = cfg!(tokio_unstable);
+
 fn settings(wish: &Sim, seed: u64) -> Settings {
+    let nodes = if wish.groups { NODES_OF_GROUPS } else { NODES };
     // Not the numbers that the farm itself draws.
-    let drawn = || StdRng::seed_from_u64(!seed).random_range(NODES);
+    let drawn = || StdRng::seed_from_u64(!seed).random_range(nodes);
     Settings { seed, nodes: wish.nodes.map_or_else(drawn, usize::from) }
+}
+
+fn simulate(wish: &Sim, seed: u64, out: Option<&mut dyn Write>) -> io::Result<Outcome> {
+    let settings = settings(wish, seed);
+    #[cfg(tokio_unstable)]
+    if wish.groups {
+        return simulation::groups::run(&settings, out);
+    }
+    simulation::run(&settings, out)
 }
 
 fn traced(wish: &Sim, path: &std::path::Path) -> io::Result<Outcome> {
     let mut out = BufWriter::new(File::create(path)?);
-    let outcome = simulation::run(&settings(wish, wish.seed), Some(&mut out))?;
+    let outcome = simulate(wish, wish.seed, Some(&mut out))?;
     out.flush()?;
     Ok(outcome)
 }
@@ -62,7 +84,7 @@ fn all(wish: &Sim) -> io::Result<u64> {
                     if number >= wish.seeds {
                         return;
                     }
-                    let outcome = simulation::run(&settings(wish, wish.seed.wrapping_add(number)), None);
+                    let outcome = simulate(wish, wish.seed.wrapping_add(number), None);
                     if tells.send((number, outcome)).is_err() {
                         return;
                     }
@@ -76,7 +98,7 @@ fn all(wish: &Sim) -> io::Result<u64> {
         for (done, outcome) in told {
             waiting.insert(done, outcome?);
             while let Some(outcome) = waiting.remove(&number) {
-                broken += tell(&outcome, wish.json);
+                broken += tell(&outcome, wish);
                 number += 1;
             }
         }
@@ -85,8 +107,8 @@ fn all(wish: &Sim) -> io::Result<u64> {
 }
 
 /// One if it has broken a promise.
-fn tell(outcome: &Outcome, json: bool) -> u64 {
-    if json {
+fn tell(outcome: &Outcome, wish: &Sim) -> u64 {
+    if wish.json {
         println!("{}", serde_json::json!(outcome));
     } else {
         let Outcome { seed, nodes, trace, events, rested_ms, violations } = outcome;
@@ -98,7 +120,8 @@ fn tell(outcome: &Outcome, json: bool) -> u64 {
             println!("  {} at {} ms: {}", violation.invariant, violation.at_ms, violation.what);
         }
         if !violations.is_empty() {
-            println!("  again: holdfast-chaos sim --seed {seed} --nodes {nodes} --trace trace.txt");
+            let groups = if wish.groups { "--groups " } else { "" };
+            println!("  again: holdfast-chaos sim {groups}--seed {seed} --nodes {nodes} --trace trace.txt");
         }
     }
     u64::from(!outcome.violations.is_empty())

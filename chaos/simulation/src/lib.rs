@@ -10,6 +10,8 @@
 mod caches;
 mod farm;
 mod faults;
+#[cfg(tokio_unstable)]
+pub mod groups;
 mod invariants;
 mod network;
 mod node;

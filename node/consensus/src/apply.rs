@@ -125,7 +125,12 @@ impl<S: StateMachine> Machine<S> {
         let mut told = false;
         loop {
             let (me, attempt) = (self.clone(), Arc::clone(&work));
-            let error = match tokio::task::spawn_blocking(move || attempt(&me)).await {
+            let attempted = if self.snapshots.is_prompt() {
+                Ok(attempt(&me))
+            } else {
+                tokio::task::spawn_blocking(move || attempt(&me)).await
+            };
+            let error = match attempted {
                 Ok(Ok(done)) => return Ok(done),
                 Ok(Err(SnapshotError::NotNow(reason))) => {
                     if !told {

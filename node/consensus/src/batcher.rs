@@ -12,6 +12,7 @@ use proto::limits::BATCH_BYTES_MAX;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::ambient::Ambient;
 use crate::apply::Machine;
 use crate::clock::SlewedClock;
 use crate::group::WriteError;
@@ -32,11 +33,21 @@ pub struct Batcher<S> {
     pub replica: Arc<Replica>,
     pub machine: Machine<S>,
     pub clock: Arc<SlewedClock>,
+    pub ambient: Arc<dyn Ambient>,
 }
 
 impl<S: StateMachine> Batcher<S> {
     /// Runs until nobody can write any more.
     pub async fn run(self, mut jobs: mpsc::Receiver<Job>, stop: CancellationToken) {
+        self.write_until(&stop, &mut jobs).await;
+        // What waits has not been begun. What has been is dropped unanswered, as nobody knows.
+        jobs.close();
+        while let Some(job) = jobs.recv().await {
+            answer(job, Err(WriteError::Stopped));
+        }
+    }
+
+    async fn write_until(&self, stop: &CancellationToken, jobs: &mut mpsc::Receiver<Job>) {
         let mut waiting: Option<Job> = None;
         loop {
             let first = match waiting.take() {
@@ -59,16 +70,25 @@ impl<S: StateMachine> Batcher<S> {
                 bytes += job.op.len();
                 batch.push(job);
             }
-            let clock_ms = self.machine.read().clock.now_ms(self.clock.now_ms());
+            let entry = Drawn {
+                clock_ms: self.machine.read().clock.now_ms(self.clock.now_ms()),
+                seed: self.ambient.random(),
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = write(&self.replica, clock_ms, batch) => {}
+                () = write(&self.replica, entry, batch) => {}
             }
         }
     }
 }
 
-async fn write(replica: &Replica, clock_ms: u64, batch: Vec<Job>) {
+/// What the leader alone decides of an entry.
+struct Drawn {
+    clock_ms: u64,
+    seed: u64,
+}
+
+async fn write(replica: &Replica, entry: Drawn, batch: Vec<Job>) {
     if !replica.leads() {
         return fail(batch, &WriteError::NotLeader { leader: replica.known_leader() });
     }
@@ -76,7 +96,7 @@ async fn write(replica: &Replica, clock_ms: u64, batch: Vec<Job>) {
         return fail(batch, &WriteError::NoQuorum);
     }
     let ops = batch.iter().map(|job| job.op.clone()).collect();
-    let proposal = Proposal { clock_ms, seed: rand::random(), ops };
+    let proposal = Proposal { clock_ms: entry.clock_ms, seed: entry.seed, ops };
     // openraft's client_write can hang for ever after this node was removed.
     let written =
         tokio::time::timeout(replica.settings.write_timeout, replica.raft.client_write(proposal)).await;

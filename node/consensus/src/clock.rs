@@ -5,8 +5,12 @@
 //! bent towards the wall clock by at most half a percent, and a group's time is the larger of that
 //! and its own last entry's time plus the monotonic time since.
 
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::ambient::Ambient;
 
 /// Half a percent: an hour's error is gone in eight days, and a session of 20 minutes lives six
 /// seconds more or less.
@@ -14,6 +18,7 @@ const SLEW_DIVISOR: u64 = 200;
 
 /// The slewed wall clock of this process.
 pub struct SlewedClock {
+    ambient: Arc<dyn Ambient>,
     state: Mutex<State>,
 }
 
@@ -23,13 +28,14 @@ struct State {
 }
 
 impl SlewedClock {
-    pub fn new() -> Self {
-        Self { state: Mutex::new(State { at: Instant::now(), reading_us: wall_us() }) }
+    pub fn new(ambient: Arc<dyn Ambient>) -> Self {
+        let state = State { at: Instant::now(), reading_us: ambient.wall_us() };
+        Self { ambient, state: Mutex::new(state) }
     }
 
     pub fn now_ms(&self) -> u64 {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.advance(Instant::now(), wall_us()) / 1_000
+        state.advance(Instant::now(), self.ambient.wall_us()) / 1_000
     }
 }
 
@@ -75,10 +81,6 @@ impl GroupClock {
     pub fn now_ms(&self, slewed_ms: u64) -> u64 {
         slewed_ms.max(self.last_ms + micros(self.heard.elapsed()) / 1_000)
     }
-}
-
-fn wall_us() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, micros)
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -125,9 +125,9 @@ impl Elections {
     }
 
     fn driver(&mut self, replica: &Replica) -> &mut Driver {
-        self.drivers
-            .entry(replica.id)
-            .or_insert_with(|| Driver::new(patience(&replica.settings), rand::random()))
+        let ambient = &self.shared.ambient;
+        let made = || Driver::new(patience(&replica.settings), ambient.random());
+        self.drivers.entry(replica.id).or_insert_with(made)
     }
 
     fn act(&self, effect: Option<Effect>, replica: &Arc<Replica>, members: &Members) {

@@ -96,6 +96,11 @@ impl From<SnapshotError> for EngineError {
 
 /// One snapshot per group, replaced as a whole.
 pub trait Snapshots: Send + Sync + 'static {
+    /// Whether nothing here waits for a disk. Then no other thread is needed, whose turn no seed decides.
+    fn is_prompt(&self) -> bool {
+        false
+    }
+
     /// Returns when the snapshot is durable in place of the one before.
     ///
     /// # Errors

@@ -49,6 +49,7 @@ pub enum WriteError {
     /// It was not executed.
     #[error("too many operations are waiting")]
     Busy,
+    /// It was not executed.
     #[error("the group has stopped")]
     Stopped,
 }
@@ -167,7 +168,8 @@ impl<S: StateMachine> Group<S> {
             .map_err(|_| WriteError::Stopped)?;
         let (reply, answer) = oneshot::channel();
         self.writes.send(Job { op, reply, room }).await.map_err(|_| WriteError::Stopped)?;
-        answer.await.unwrap_or(Err(WriteError::Stopped))
+        // Dropped while it was on its way: what was appended may still be committed, here or elsewhere.
+        answer.await.unwrap_or(Err(WriteError::Unknown))
     }
 
     /// Looks at the state as it is at some moment between the call and its return: it holds every
@@ -206,10 +208,11 @@ impl<S: StateMachine> Group<S> {
         voters: BTreeSet<NodeId>,
         learners: BTreeSet<NodeId>,
     ) -> Result<(), ReconfigureError> {
+        let Ok(_changing) = self.replica.changing.try_lock() else {
+            return Err(ReconfigureError::Refused("another change is under way".to_owned()));
+        };
         let now = self.replica.view.borrow().clone();
-        if !now.is_leader {
-            return Err(ReconfigureError::NotLeader);
-        }
+        self.leads_and_belongs()?;
         let known: BTreeSet<NodeId> = now.voters.union(&now.learners).copied().collect();
         let wanted: BTreeSet<NodeId> = voters.union(&learners).copied().collect();
         for new in wanted.difference(&known) {
@@ -225,11 +228,20 @@ impl<S: StateMachine> Group<S> {
         }
         let surplus: BTreeSet<u64> = known.iter().filter(|id| !wanted.contains(id)).map(|id| id.0).collect();
         let left = self.replica.view.borrow().learners.iter().any(|id| surplus.contains(&id.0));
+        // One that has removed itself leaves the rest to its successor: openraft, which lets it lead on for
+        // a moment, takes changes from members only.
+        self.leads_and_belongs()?;
         if left || (!surplus.is_empty() && now.voters == voters) {
             self.change(self.replica.raft.change_membership(ChangeMembers::RemoveNodes(surplus), false))
                 .await?;
         }
         Ok(())
+    }
+
+    fn leads_and_belongs(&self) -> Result<(), ReconfigureError> {
+        let view = self.replica.view.borrow();
+        let both = view.is_leader && view.voters.contains(&self.replica.me);
+        if both { Ok(()) } else { Err(ReconfigureError::NotLeader) }
     }
 
     async fn change<T>(

@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::ambient::{Ambient, System};
 use crate::apply::Machine;
 use crate::batcher::Batcher;
 use crate::clock::SlewedClock;
@@ -55,6 +56,7 @@ pub(crate) struct Shared {
     pub transport: Arc<dyn Transport>,
     pub questions: mpsc::Sender<Question>,
     pub fault: Fault,
+    pub ambient: Arc<dyn Ambient>,
     heartbeats: Arc<Heartbeats>,
     replicas: RwLock<BTreeMap<GroupId, Arc<Replica>>>,
     suspects: RwLock<BTreeSet<NodeId>>,
@@ -64,6 +66,17 @@ pub(crate) struct Shared {
 impl Groups {
     /// Starts the election driver. Groups end when `stop` is cancelled.
     pub fn new(
+        me: NodeId,
+        transport: Arc<dyn Transport>,
+        tracker: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        Self::within(Arc::new(System), me, transport, tracker, stop)
+    }
+
+    /// As [`Groups::new`], in another world than this one.
+    pub fn within(
+        ambient: Arc<dyn Ambient>,
         me: NodeId,
         transport: Arc<dyn Transport>,
         tracker: TaskTracker,
@@ -79,7 +92,8 @@ impl Groups {
             heartbeats: Arc::new(heartbeats),
             replicas: RwLock::default(),
             suspects: RwLock::default(),
-            clock: Arc::new(SlewedClock::new()),
+            clock: Arc::new(SlewedClock::new(Arc::clone(&ambient))),
+            ambient,
         });
         tracker.spawn(elections::run(Arc::clone(&shared), asked, tracker.clone(), stop.clone()));
         Self { shared, tracker, stop }
@@ -112,6 +126,7 @@ impl Groups {
         let log = Log::open(id, engine).map_err(storage)?;
         let machine = Machine::open(id, snapshots, self.shared.fault.clone(), machine).map_err(storage)?;
         log.check_against(machine.read().last).map_err(storage)?;
+        let opened_at = log.last_log_id().map(|last| last.index);
         let me = self.shared.me;
         let network = Network {
             me,
@@ -122,7 +137,7 @@ impl Groups {
         let raft = Raft::new(me.0, Arc::new(config), network, log.clone(), machine.clone())
             .await
             .map_err(|error| OpenError::Raft { group: id, reason: error.to_string() })?;
-        let replica = Arc::new(Replica::new(id, me, raft, log, settings));
+        let replica = Arc::new(Replica::new(id, me, raft, log, settings, opened_at));
         replica.refresh();
         let (writes, jobs) = mpsc::channel(QUEUE_MAX);
         let (reads, waiters) = mpsc::channel(QUEUE_MAX);
@@ -134,7 +149,12 @@ impl Groups {
             reads,
             clock: Arc::clone(&self.shared.clock),
         };
-        let batcher = Batcher { replica: Arc::clone(&replica), machine, clock: Arc::clone(&group.clock) };
+        let batcher = Batcher {
+            replica: Arc::clone(&replica),
+            machine,
+            clock: Arc::clone(&group.clock),
+            ambient: Arc::clone(&self.shared.ambient),
+        };
         let guard = self.shared.fault.guard("a group's batcher");
         self.spawn(guard, batcher.run(jobs, self.stop.clone()));
         let guard = self.shared.fault.guard("a group's reader");

@@ -16,6 +16,7 @@
 //! Architecture Invariant: openraft's types end at this crate's edge; so do the encodings of its
 //! messages and of the log. This crate opens no file and no socket.
 
+mod ambient;
 mod apply;
 mod batcher;
 mod clock;
@@ -40,7 +41,8 @@ mod wire;
 #[cfg(any(test, feature = "suite"))]
 pub mod suite;
 
-pub use engine::{Batch, Engine, EngineError, SnapshotError, Snapshots, Write};
+pub use ambient::{Ambient, System};
+pub use engine::{Batch, Done, Engine, EngineError, SnapshotError, Snapshots, Write};
 pub use group::{Group, GroupView, OpenError, ReadError, ReconfigureError, WriteError};
 pub use groups::{Groups, HandleError};
 pub use machine::{EntryMeta, RestoreError, StateMachine};

@@ -109,6 +109,10 @@ impl MemorySnapshots {
 }
 
 impl Snapshots for MemorySnapshots {
+    fn is_prompt(&self) -> bool {
+        true
+    }
+
     fn save(&self, group: GroupId, bytes: &[u8]) -> Result<(), SnapshotError> {
         self.check()?;
         self.files.lock().unwrap_or_else(PoisonError::into_inner).insert(group, bytes.to_vec());

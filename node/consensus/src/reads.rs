@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use openraft::error::{CheckIsLeaderError, RaftError};
+use openraft::error::{CheckIsLeaderError, Fatal, RaftError};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -43,9 +43,17 @@ async fn prove(replica: &Replica) -> Result<(), ReadError> {
     if mutation::is("stale-read") && replica.leads() {
         return Ok(());
     }
-    let proof = tokio::time::timeout(replica.settings.read_timeout, replica.raft.ensure_linearizable()).await;
-    match proof {
-        Ok(Ok(_)) => Ok(()),
+    let proof = tokio::time::timeout(replica.settings.read_timeout, async {
+        replica.raft.ensure_linearizable().await?;
+        // A leader that was restarted goes on in its term, as openraft starts it, and then knows neither
+        // which of its entries were committed nor that it has answered for them: its read index is that of
+        // its term's first entry. All of them are in its log as it was opened.
+        let mut metrics = replica.raft.metrics();
+        let level = metrics.wait_for(|now| now.last_applied.map(|id| id.index) >= replica.opened_at).await;
+        level.map(|_| ()).map_err(|_| RaftError::Fatal(Fatal::Stopped))
+    });
+    match proof.await {
+        Ok(Ok(())) => Ok(()),
         Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(forward)))) => {
             let leader = forward.leader_id.map(node).filter(|leader| *leader != replica.me);
             Err(ReadError::NotLeader { leader })

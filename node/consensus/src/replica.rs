@@ -4,10 +4,10 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
 
 use proto::ids::{GroupId, NodeId};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::group::GroupView;
 use crate::log::Log;
@@ -24,6 +24,10 @@ pub(crate) struct Replica {
     pub log: Log,
     pub settings: Settings,
     pub view: watch::Sender<GroupView>,
+    /// The log's end when this life began.
+    pub opened_at: Option<u64>,
+    /// Held while the voters or learners are changed.
+    pub changing: tokio::sync::Mutex<()>,
     started: Instant,
     /// When the leader was heard last, in ms since `started`.
     heard_ms: AtomicU64,
@@ -46,7 +50,14 @@ pub(crate) struct Members {
 }
 
 impl Replica {
-    pub fn new(id: GroupId, me: NodeId, raft: Raft, log: Log, settings: Settings) -> Self {
+    pub fn new(
+        id: GroupId,
+        me: NodeId,
+        raft: Raft,
+        log: Log,
+        settings: Settings,
+        opened_at: Option<u64>,
+    ) -> Self {
         Self {
             id,
             me,
@@ -54,6 +65,8 @@ impl Replica {
             log,
             settings,
             view: watch::Sender::new(GroupView::default()),
+            opened_at,
+            changing: tokio::sync::Mutex::default(),
             started: Instant::now(),
             heard_ms: AtomicU64::new(0),
             searching: AtomicBool::new(false),

@@ -212,3 +212,29 @@ async fn a_lone_voter_that_nobody_asked_for_a_while_still_leads() {
     nodes[0].write("word").await.unwrap();
     assert_eq!(nodes[0].group.read(|words| words.0.len()).await, Ok(1));
 }
+
+#[tokio::test]
+async fn a_write_that_was_on_its_way_when_its_node_ended_may_have_been_executed() {
+    let net = Net::default();
+    let mut nodes = formed(&net, 3).await;
+    let place = leader(&nodes).await;
+    let ending = nodes.remove(place);
+    net.isolate(ending.id);
+    let door = ending.group.clone();
+    let (begun, ended) = tokio::join!(door.write("perhaps".into()), async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        ending.kill().await
+    });
+    assert_eq!(begun, Err(WriteError::Unknown));
+    // It is in that node's log, which others may yet follow; what comes later is not.
+    assert_eq!(door.write("no".into()).await, Err(WriteError::Stopped));
+    nodes.push(ended.restart().await);
+    net.heal();
+    let place = leader(&nodes).await;
+    nodes[place].write("after").await.unwrap();
+    let words = nodes[place].words();
+    assert!(!words.contains(&"no".to_owned()));
+    for node in &nodes {
+        applied(node, &words.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    }
+}

@@ -1,6 +1,7 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use node_consensus::{ReadError, Settings, Snapshots as _, WriteError};
+use node_consensus::{ReadError, ReconfigureError, Settings, Snapshots as _, WriteError};
 use proto::ids::{GroupId, NodeId};
 
 use crate::cluster::{GROUP, Net, Node, Words, applied, formed, formed_with, ids, leader, until};
@@ -178,4 +179,37 @@ async fn idle_groups_share_their_heartbeats() {
     let unshared = u64::from(GROUPS) * 2 * u64::try_from(heartbeats).unwrap();
     assert!(sent < unshared / 2, "{sent} messages, and {unshared} if none were shared");
     assert!(others.iter().all(|group| group.watch().borrow().leader.is_some()), "all are heard");
+}
+
+#[tokio::test]
+async fn a_leader_that_removes_itself_leaves_what_is_left_to_its_successor() {
+    let net = Net::default();
+    let mut nodes = formed(&net, 3).await;
+    nodes.push(Node::start(&net, 4).await);
+    let place = leader(&nodes[..3]).await;
+    nodes[place].group.reconfigure(ids(&[1, 2, 3]), ids(&[4])).await.unwrap();
+    let old = nodes.remove(place);
+    let voters = nodes.iter().map(|node| node.id).filter(|id| *id != NodeId(4)).collect::<BTreeSet<_>>();
+    // Both a voter and a learner go, which are two changes.
+    let changed = old.group.reconfigure(voters.clone(), ids(&[])).await;
+    assert!(matches!(changed, Ok(()) | Err(ReconfigureError::NotLeader)), "{changed:?}");
+    nodes.retain(|node| node.id != NodeId(4));
+    let place = leader(&nodes).await;
+    nodes[place].group.reconfigure(voters.clone(), ids(&[])).await.unwrap();
+    let view = nodes[place].group.watch().borrow().clone();
+    assert_eq!((view.voters, view.learners), (voters, ids(&[])));
+    assert_eq!(*old.groups.fault().borrow(), None);
+    nodes[place].write("on").await.unwrap();
+}
+
+#[tokio::test]
+async fn one_change_of_the_members_at_a_time() {
+    let net = Net::default();
+    let mut nodes = formed(&net, 1).await;
+    nodes.push(Node::start(&net, 2).await);
+    let door = nodes[0].group.clone();
+    let (first, second) =
+        tokio::join!(door.reconfigure(ids(&[1, 2]), ids(&[])), door.reconfigure(ids(&[1]), ids(&[2])),);
+    assert_eq!(first, Ok(()));
+    assert!(matches!(second, Err(ReconfigureError::Refused(_))), "{second:?}");
 }

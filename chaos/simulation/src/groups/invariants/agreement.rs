@@ -1,0 +1,32 @@
+//! The n-th operation of a group is the same at every replica, and no operation is executed twice.
+
+use std::collections::BTreeMap;
+
+use proto::ids::GroupId;
+
+use super::Invariant;
+use crate::groups::ledger::Operation;
+use crate::groups::scene::Seen;
+
+#[derive(Default)]
+pub struct EverybodyAppliesTheSame {
+    /// What the first replica that came so far has made of all operations up to this one.
+    chains: BTreeMap<(GroupId, u64), u64>,
+    places: BTreeMap<(GroupId, Operation), u64>,
+}
+
+impl Invariant for EverybodyAppliesTheSame {
+    fn name(&self) -> &'static str {
+        "agreement"
+    }
+
+    fn see(&mut self, seen: &Seen) -> Option<String> {
+        let Seen::Applied { group, node, count, chain, operation, .. } = seen else { return None };
+        let known = *self.chains.entry((*group, *count)).or_insert(*chain);
+        if known != *chain {
+            return Some(format!("{node} has another operation {count} in {group}: {operation:?}"));
+        }
+        let place = *self.places.entry((*group, *operation)).or_insert(*count);
+        (place != *count).then(|| format!("{group} executes {operation:?} as {place} and as {count}"))
+    }
+}

@@ -1,0 +1,27 @@
+//! A group's time does not go back, whoever leads and whatever the clocks on the walls do.
+
+use std::collections::BTreeMap;
+
+use proto::ids::GroupId;
+
+use super::Invariant;
+use crate::groups::scene::Seen;
+
+#[derive(Default)]
+pub struct TimeGoesOn {
+    /// By the operation's place, as replicas apply them at their own pace.
+    clocks: BTreeMap<(GroupId, u64), u64>,
+}
+
+impl Invariant for TimeGoesOn {
+    fn name(&self) -> &'static str {
+        "time"
+    }
+
+    fn see(&mut self, seen: &Seen) -> Option<String> {
+        let Seen::Applied { group, count, clock_ms, .. } = seen else { return None };
+        self.clocks.insert((*group, *count), *clock_ms);
+        let before = self.clocks.get(&(*group, count.checked_sub(1)?))?;
+        (before > clock_ms).then(|| format!("{group} goes back from {before} to {clock_ms} ms"))
+    }
+}

@@ -1,0 +1,91 @@
+//! What the groups replicate here: registers with versions, and the chain of all that was applied.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use node_consensus::{EntryMeta, RestoreError, StateMachine};
+use proto::ids::{GroupId, NodeId};
+use serde::{Deserialize, Serialize};
+
+use super::scene::{Scene, Seen};
+
+/// A client's write, told from all others by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Operation {
+    pub number: u64,
+    pub register: u8,
+}
+
+impl Operation {
+    /// Padded, so that a log is not without weight.
+    pub fn encode(self) -> Bytes {
+        let mut bytes = self.number.to_be_bytes().to_vec();
+        bytes.push(self.register);
+        bytes.resize(64, 0);
+        Bytes::from(bytes)
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (number, rest) = bytes.split_first_chunk()?;
+        Some(Self { number: u64::from_be_bytes(*number), register: *rest.first()? })
+    }
+}
+
+/// All that a replica knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    pub registers: BTreeMap<u8, u64>,
+    pub applied: Vec<u64>,
+    pub chain: u64,
+}
+
+/// One replica's.
+pub struct Ledger {
+    scene: Arc<Scene>,
+    group: GroupId,
+    node: NodeId,
+    pub state: State,
+}
+
+impl Ledger {
+    pub fn new(scene: Arc<Scene>, group: GroupId, node: NodeId) -> Self {
+        Self { scene, group, node, state: State::default() }
+    }
+}
+
+impl StateMachine for Ledger {
+    fn apply(&mut self, meta: &EntryMeta, op: &Bytes) -> Bytes {
+        let Some(operation) = Operation::decode(op) else { return Bytes::new() };
+        let version = self.state.registers.entry(operation.register).or_default();
+        *version += 1;
+        let answer = *version;
+        self.state.applied.push(operation.number);
+        let link = (self.state.chain, meta.index, meta.clock_ms, meta.seed, operation.number);
+        // FNV-1a, as the trace's: the same in every build.
+        self.state.chain = [link.0, link.1, link.2, link.3, link.4]
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
+        self.scene.see(&Seen::Applied {
+            group: self.group,
+            node: self.node,
+            count: self.state.applied.len() as u64,
+            chain: self.state.chain,
+            clock_ms: meta.clock_ms,
+            operation,
+        });
+        Bytes::copy_from_slice(&answer.to_be_bytes())
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        postcard::to_stdvec(&self.state).unwrap_or_default()
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
+        self.state = postcard::from_bytes(snapshot).map_err(|error| RestoreError(error.to_string()))?;
+        Ok(())
+    }
+}
