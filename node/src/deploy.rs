@@ -23,7 +23,6 @@ mod acts;
 mod doors;
 mod fetch;
 mod garbage;
-mod goals;
 mod progress;
 mod report;
 mod serve;
@@ -38,7 +37,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use node_apps::{AppState, ReleaseStore, StoreError, Supervisor, SupervisorConfig, SupervisorError};
-use node_core::control::ControlState;
+use node_core::control::{ControlState, Goal, Goals};
 use proto::ids::{NodeId, ReleaseId};
 use proto::peer::{FetchBlobRequest, ReplicateRequest, ReplicateResponse};
 use tokio::sync::{Notify, watch};
@@ -55,7 +54,6 @@ use crate::tasks::Tasks;
 
 use doors::Doors;
 use fetch::Fetcher;
-use goals::{Goal, Goals};
 use report::Stages;
 use worker::Workers;
 

@@ -26,6 +26,7 @@
 mod apply;
 mod command;
 mod desired;
+mod goals;
 mod inventory;
 mod outcome;
 mod placement;
@@ -41,6 +42,7 @@ use serde::{Deserialize, Serialize};
 
 pub use command::{Command, NewNode, Order};
 pub use desired::{Demand, demand, desired};
+pub use goals::{Goal, Goals};
 pub use inventory::{AppReport, AppStatus, Electorate, Inventory, NodeReport};
 pub use outcome::{Applied, Outcome, Refusal};
 pub use placement::{Holder, place};

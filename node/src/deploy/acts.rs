@@ -8,12 +8,12 @@
 
 use std::time::Duration;
 
+use node_core::control::Goal;
 use proto::ids::{Epoch, NodeId, ReleaseId};
 use proto::peer::act_request::What;
 use proto::peer::{ActRequest, ActResponse, RunRelease};
 use tonic::Status;
 
-use super::goals::Goal;
 use super::{Deploy, release_id};
 use crate::fence::FenceError;
 

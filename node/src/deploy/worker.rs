@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use node_apps::{InstanceState, Launch, StoreError};
-use node_core::control::ControlState;
+use node_core::control::{ControlState, Goal};
 use proto::ids::ReleaseId;
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
 use super::fetch::FetchError;
-use super::goals::Goal;
 use super::report::Stage;
 use super::{AllGoals, Deploy, on_disk};
 use crate::config::Config;

@@ -1,21 +1,22 @@
-//! What each app should be on this node: the newest word of the controller or of the control log.
+//! What each app should be on a node: the newest word of the controller or of the control log.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use node_core::control::{ControlState, demand};
 use proto::ids::{NodeId, ReleaseId};
+
+use super::{ControlState, demand};
 
 /// What one app should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Goal {
+pub struct Goal {
     /// `None`: nothing of it.
-    pub(super) release: Option<ReleaseId>,
-    pub(super) attempt: u64,
+    pub release: Option<ReleaseId>,
+    pub attempt: u64,
 }
 
 /// The goals of all apps that this node was ever told of.
 #[derive(Debug, Default)]
-pub(super) struct Goals {
+pub struct Goals {
     apps: BTreeMap<String, Goal>,
     /// Apps that the control state has shown: one that then is gone was removed. (One that it has not
     /// shown yet is ahead of it, by an act.)
@@ -24,7 +25,7 @@ pub(super) struct Goals {
 
 impl Goals {
     /// The controller says so. Whether that is news.
-    pub(super) fn told(&mut self, app: &str, goal: Goal) -> bool {
+    pub fn told(&mut self, app: &str, goal: Goal) -> bool {
         let known = self.apps.get(app).copied();
         if known.is_some_and(|known| goal.attempt <= known.attempt) {
             return false;
@@ -34,7 +35,7 @@ impl Goals {
     }
 
     /// The control state says so. It may be behind what the controller has said already.
-    pub(super) fn follow(&mut self, state: &ControlState, me: NodeId) {
+    pub fn follow(&mut self, state: &ControlState, me: NodeId) {
         for app in state.apps.keys() {
             self.shown.insert(app.clone());
             if let Some(demand) = demand(state, app, me) {
@@ -54,16 +55,15 @@ impl Goals {
         }
     }
 
-    pub(super) fn all(&self) -> BTreeMap<String, Goal> {
+    pub fn all(&self) -> BTreeMap<String, Goal> {
         self.apps.clone()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use node_core::control::{AppRecord, NodeRecord, Role, RolloutRecord, Stage};
-
     use super::*;
+    use crate::control::{AppRecord, NodeRecord, Role, RolloutRecord, Stage};
 
     const ME: NodeId = NodeId(2);
 
