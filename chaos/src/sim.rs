@@ -20,8 +20,8 @@ const NODES_OF_GROUPS: std::ops::RangeInclusive<usize> = 3..=7;
 
 /// Runs the seeds, and tells of each in turn.
 pub fn run(wish: &Sim) -> ExitCode {
-    if wish.groups && !CAN_SEED_TASKS {
-        eprintln!("error: this build can not simulate groups: its tasks take their turns by chance");
+    if (wish.groups || wish.control) && !CAN_SEED_TASKS {
+        eprintln!("error: this build can not simulate that: its tasks take their turns by chance");
         eprintln!(
             "  RUSTFLAGS=\"--cfg tokio_unstable\" cargo build --release -p chaos --target-dir target/seeded"
         );
@@ -48,7 +48,7 @@ pub fn run(wish: &Sim) -> ExitCode {
 const CAN_SEED_TASKS: bool = cfg!(tokio_unstable);
 
 fn settings(wish: &Sim, seed: u64) -> Settings {
-    let nodes = if wish.groups { NODES_OF_GROUPS } else { NODES };
+    let nodes = if wish.groups || wish.control { NODES_OF_GROUPS } else { NODES };
     // Not the numbers that the farm itself draws.
     let drawn = || StdRng::seed_from_u64(!seed).random_range(nodes);
     Settings { seed, nodes: wish.nodes.map_or_else(drawn, usize::from) }
@@ -59,6 +59,10 @@ fn simulate(wish: &Sim, seed: u64, out: Option<&mut dyn Write>) -> io::Result<Ou
     #[cfg(tokio_unstable)]
     if wish.groups {
         return simulation::groups::run(&settings, out);
+    }
+    #[cfg(tokio_unstable)]
+    if wish.control {
+        return simulation::control::run(&settings, out);
     }
     simulation::run(&settings, out)
 }
@@ -120,8 +124,12 @@ fn tell(outcome: &Outcome, wish: &Sim) -> u64 {
             println!("  {} at {} ms: {}", violation.invariant, violation.at_ms, violation.what);
         }
         if !violations.is_empty() {
-            let groups = if wish.groups { "--groups " } else { "" };
-            println!("  again: holdfast-chaos sim {groups}--seed {seed} --nodes {nodes} --trace trace.txt");
+            let kind = match (wish.groups, wish.control) {
+                (true, _) => "--groups ",
+                (false, true) => "--control ",
+                (false, false) => "",
+            };
+            println!("  again: holdfast-chaos sim {kind}--seed {seed} --nodes {nodes} --trace trace.txt");
         }
     }
     u64::from(!outcome.violations.is_empty())

@@ -8,6 +8,8 @@
 //! Architecture Invariant: no ambient time, no ambient entropy, no order that depends on a hasher.
 
 mod caches;
+#[cfg(tokio_unstable)]
+pub mod control;
 mod farm;
 mod faults;
 #[cfg(tokio_unstable)]
@@ -16,6 +18,8 @@ mod invariants;
 mod network;
 mod node;
 mod schedule;
+#[cfg(tokio_unstable)]
+mod servers;
 mod trace;
 
 use std::io::{self, Write};

@@ -11,8 +11,8 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::farm::Farm;
+use super::invariants::Seen;
 use super::ledger::Operation;
-use super::scene::Seen;
 
 /// How long a client waits before it does something else. What it has asked for goes on.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -52,7 +52,7 @@ pub async fn is_served(farm: &Arc<Farm>, at: NodeId, id: GroupId) -> bool {
 /// Asks a node, which asks the group's leader; whether it was acknowledged.
 async fn write(farm: Arc<Farm>, at: NodeId, id: GroupId, operation: Operation) -> bool {
     let Some((to, number)) = the_way(&farm, at, id).await else { return false };
-    let Some(life) = farm.life(to).filter(|life| life.number == number) else { return false };
+    let Some(life) = farm.life(to).filter(|life| life.number() == number) else { return false };
     let Some(group) = life.ledgers.get(&id) else { return false };
     let written = group.write(operation.encode()).await;
     if !come_back(&farm, at, to, number).await {
@@ -61,7 +61,7 @@ async fn write(farm: Arc<Farm>, at: NodeId, id: GroupId, operation: Operation) -
     match written {
         Ok(version) => {
             let version = version.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-            farm.scene.see(&Seen::Acknowledged { group: id, operation, version });
+            farm.jury.see(&Seen::Acknowledged { group: id, operation, version });
             true
         }
         Err(WriteError::Unknown) => false,
@@ -72,23 +72,23 @@ async fn write(farm: Arc<Farm>, at: NodeId, id: GroupId, operation: Operation) -
             | WriteError::Busy
             | WriteError::Stopped,
         ) => {
-            farm.scene.see(&Seen::Refused { group: id, operation });
+            farm.jury.see(&Seen::Refused { group: id, operation });
             false
         }
     }
 }
 
 async fn read(farm: Arc<Farm>, at: NodeId, id: GroupId, read: u64, register: u8) {
-    farm.scene.see(&Seen::Asks { group: id, read, register });
+    farm.jury.see(&Seen::Asks { group: id, read, register });
     let Some((to, number)) = the_way(&farm, at, id).await else { return };
-    let Some(life) = farm.life(to).filter(|life| life.number == number) else { return };
+    let Some(life) = farm.life(to).filter(|life| life.number() == number) else { return };
     let Some(group) = life.ledgers.get(&id) else { return };
     let version =
         group.read(|ledger| ledger.state.registers.get(&register).copied().unwrap_or_default()).await;
     if come_back(&farm, at, to, number).await
         && let Ok(version) = version
     {
-        farm.scene.see(&Seen::Answered { group: id, read, register, version });
+        farm.jury.see(&Seen::Answered { group: id, read, register, version });
     }
 }
 
@@ -96,17 +96,17 @@ async fn read(farm: Arc<Farm>, at: NodeId, id: GroupId, read: u64, register: u8)
 async fn the_way(farm: &Farm, at: NodeId, id: GroupId) -> Option<(NodeId, u64)> {
     let to = farm.leader(at, id)?;
     if to != at {
-        farm.links.cross(at, to).await;
+        farm.servers.links.cross(at, to).await;
     }
-    Some((to, farm.life(to)?.number))
+    Some((to, farm.life(to)?.number()))
 }
 
 /// Whether the answer of that life comes back.
 async fn come_back(farm: &Farm, at: NodeId, from: NodeId, number: u64) -> bool {
     // The dead answer nobody.
-    let is_living = farm.links.is_living(from, number);
+    let is_living = farm.servers.links.is_living(from, number);
     if is_living && from != at {
-        farm.links.cross(from, at).await;
+        farm.servers.links.cross(from, at).await;
     }
     is_living
 }

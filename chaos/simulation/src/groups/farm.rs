@@ -7,18 +7,18 @@ use std::time::Duration;
 use node_consensus::{Group, Groups, Settings as GroupSettings};
 use proto::ids::{GroupId, NodeId};
 use rand::Rng as _;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::clients;
-use super::disk::{Disk, Opened};
-use super::faults::{self, Fault, Planned, node};
-use super::invariants::Rest;
+use super::faults::{self, Fault};
+use super::invariants::{self, Jury, Rest, Seen};
 use super::ledger::Ledger;
-use super::links::{Links, Port};
-use super::scene::{Scene, Seen, Wall};
-use crate::{Settings, Violation};
+use crate::Settings;
+use crate::servers::disk::Opened;
+use crate::servers::faults::{Planned, node, steps};
+use crate::servers::scene::Scene;
+use crate::servers::{self, Ended, Servers};
 
 /// From the start until faults begin.
 const FORM: Duration = Duration::from_secs(3);
@@ -30,44 +30,30 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LEVEL: Duration = Duration::from_secs(1);
 /// Between two attempts to change a group's voters, as the controller makes them.
 const ASK_AGAIN: Duration = Duration::from_millis(500);
-/// A supervisor kills who does not end.
-const END_MAX: Duration = Duration::from_secs(10);
 const CLIENTS: usize = 4;
 /// Few, so that followers that were away need one.
 const SNAPSHOT_ENTRIES: u64 = 60;
 
-/// What a simulation was.
-pub struct Ended {
-    pub lines: Vec<(u64, String)>,
-    pub rested_ms: u64,
-    pub violations: Vec<Violation>,
-}
-
 /// One life of an agent, as far as it concerns groups.
 #[derive(Clone)]
 pub struct Life {
-    pub number: u64,
     pub ledgers: BTreeMap<GroupId, Group<Ledger>>,
-    groups: Groups,
-    opened: Arc<Opened>,
-    tracker: TaskTracker,
-    stop: CancellationToken,
+    on: servers::Life,
 }
 
-struct Host {
-    disk: Arc<Disk>,
-    wall: Arc<Wall>,
-    lives: u64,
-    /// Faults for which it is down.
-    down: usize,
+impl Life {
+    pub fn number(&self) -> u64 {
+        self.on.number
+    }
 }
 
 pub struct Farm {
     pub scene: Arc<Scene>,
-    pub links: Arc<Links>,
+    pub jury: Arc<Jury>,
+    pub servers: Arc<Servers>,
     pub ids: Vec<GroupId>,
-    hosts: Mutex<Vec<Host>>,
-    living: Mutex<BTreeMap<NodeId, Life>>,
+    /// Some of them may be over: their server knows.
+    lives: Mutex<BTreeMap<NodeId, Life>>,
     /// What the control log wants the voters to be.
     wanted: Mutex<BTreeSet<NodeId>>,
 }
@@ -98,7 +84,7 @@ pub async fn run(settings: &Settings) -> Ended {
         }
     }
     let rested_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-    scene.rest(&Rest { unrest, finals: farm.finals() });
+    farm.jury.rest(&Rest { unrest, finals: farm.finals() });
     scene.note(format_args!("rests after {rested_ms} ms"));
     let (lines, violations) = scene.take();
     Ended { lines, rested_ms, violations }
@@ -106,28 +92,29 @@ pub async fn run(settings: &Settings) -> Ended {
 
 impl Farm {
     fn new(scene: &Arc<Scene>, hosts: usize, ids: Vec<GroupId>) -> Arc<Self> {
-        let host =
-            || Host { disk: Arc::default(), wall: Arc::new(Wall::new(Arc::clone(scene))), lives: 0, down: 0 };
         Arc::new(Self {
             scene: Arc::clone(scene),
-            links: Arc::new(Links::new(Arc::clone(scene))),
+            jury: Arc::new(Jury::new(scene, invariants::all())),
+            servers: Arc::new(Servers::new(scene, hosts)),
             ids,
-            hosts: Mutex::new((0..hosts).map(|_| host()).collect()),
-            living: Mutex::default(),
+            lives: Mutex::default(),
             wanted: Mutex::default(),
         })
     }
 
-    fn hosts(&self) -> MutexGuard<'_, Vec<Host>> {
-        self.hosts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn living(&self) -> MutexGuard<'_, BTreeMap<NodeId, Life>> {
-        self.living.lock().unwrap_or_else(PoisonError::into_inner)
+    fn living(&self) -> BTreeMap<NodeId, Life> {
+        let mut lives = self.lives().clone();
+        lives.retain(|_, life| self.servers.links.is_living(life.on.me, life.on.number));
+        lives
     }
 
     pub fn life(&self, node: NodeId) -> Option<Life> {
-        self.living().get(&node).cloned()
+        let life = self.lives().get(&node).cloned();
+        life.filter(|life| self.servers.links.is_living(node, life.on.number))
+    }
+
+    fn lives(&self) -> MutexGuard<'_, BTreeMap<NodeId, Life>> {
+        self.lives.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn nodes(&self) -> Vec<NodeId> {
@@ -143,162 +130,60 @@ impl Farm {
     }
 
     async fn form(&self, voters: BTreeSet<NodeId>) {
-        let hosts = self.hosts().len();
-        for host in 0..hosts {
+        for host in 0..self.servers.count() {
             self.start(host).await;
         }
         self.want(voters.clone());
         let Some(first) = self.life(node(0)) else { return };
         for group in first.ledgers.values() {
             if let Err(error) = group.initialize(voters.clone()).await {
-                self.scene.see(&Seen::Faulted { node: node(0), reason: error.to_string() });
+                self.jury.see(&Seen::Faulted { node: node(0), reason: error.to_string() });
             }
         }
     }
 
     async fn start(&self, host: usize) {
-        let me = node(host);
-        let (number, opened, wall) = {
-            let mut hosts = self.hosts();
-            let host = &mut hosts[host];
-            host.lives += 1;
-            let opened = Arc::new(Opened::new(Arc::clone(&host.disk)));
-            (host.lives, opened, Arc::clone(&host.wall))
-        };
-        self.scene.note(format_args!("{me} starts, life {number}"));
-        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        tokio::spawn(Arc::clone(&opened).sync(Arc::clone(&self.scene)));
-        let port = Arc::new(Port { me, life: number, links: Arc::clone(&self.links) });
-        let groups = Groups::within(wall, me, port, tracker.clone(), stop.clone());
-        tokio::spawn(tell_faults(Arc::clone(&self.scene), groups.clone(), Arc::clone(&opened)));
-        self.links.born(me, number, groups.clone());
+        let on = self.servers.start(host, node(host));
+        let (me, opened) = (on.me, Arc::clone(&on.opened));
+        tokio::spawn(tell_faults(Arc::clone(&self.jury), on.groups.clone(), Arc::clone(&opened)));
         let mut ledgers = BTreeMap::new();
         for id in &self.ids {
             let settings = GroupSettings { snapshot_entries: SNAPSHOT_ENTRIES, ..GroupSettings::default() };
-            let ledger = Ledger::new(Arc::clone(&self.scene), *id, me);
-            match groups.open(*id, opened.clone(), opened.clone(), settings, ledger).await {
+            let ledger = Ledger::new(Arc::clone(&self.jury), *id, me);
+            match on.groups.open(*id, opened.clone(), opened.clone(), settings, ledger).await {
                 Ok(group) => {
-                    tokio::spawn(tell_leaders(Arc::clone(&self.scene), group.clone(), me, opened.clone()));
+                    tokio::spawn(tell_leaders(Arc::clone(&self.jury), group.clone(), me, opened.clone()));
                     ledgers.insert(*id, group);
                 }
-                Err(error) => self.scene.see(&Seen::Faulted { node: me, reason: error.to_string() }),
+                Err(error) => self.jury.see(&Seen::Faulted { node: me, reason: error.to_string() }),
             }
         }
-        self.living().insert(me, Life { number, ledgers, groups, opened, tracker, stop });
-    }
-
-    fn crash(&self, host: usize) {
-        let Some(life) = self.living().remove(&node(host)) else { return };
-        self.scene.note(format_args!("{} crashes", node(host)));
-        self.links.died(node(host));
-        life.opened.crash(&self.scene);
-        life.stop.cancel();
-    }
-
-    /// In order: it is asked to, and has time.
-    async fn end(&self, host: usize) {
-        let Some(life) = self.life(node(host)) else { return };
-        self.scene.note(format_args!("{} ends", node(host)));
-        life.stop.cancel();
-        life.tracker.close();
-        if timeout(END_MAX, life.tracker.wait()).await.is_err() {
-            self.scene.note(format_args!("{} does not end", node(host)));
-        }
-        // A crash may have come first, and another life after it.
-        if self.life(node(host)).is_some_and(|now| now.number == life.number) {
-            self.living().remove(&node(host));
-            self.links.died(node(host));
-            life.opened.crash(&self.scene);
-        }
+        self.lives().insert(me, Life { ledgers, on });
     }
 
     /// Begins and ends what is planned, each at its time.
-    async fn suffer(self: &Arc<Self>, plan: &[Planned]) {
+    async fn suffer(self: &Arc<Self>, plan: &[Planned<Fault>]) {
         let begun = Instant::now();
-        let mut steps: Vec<(u64, bool, usize)> = Vec::new();
-        for (number, planned) in plan.iter().enumerate() {
-            steps.push((planned.at_us, true, number));
-            steps.push((planned.at_us + planned.for_us, false, number));
-        }
-        steps.sort_by_key(|(at_us, begins, number)| (*at_us, !begins, *number));
-        for (at_us, begins, number) in steps {
+        for (at_us, begins, number) in steps(plan) {
             sleep_until(begun + Duration::from_micros(at_us)).await;
             if self.scene.is_broken() {
                 return;
             }
             let fault = &plan[number].fault;
             self.scene.note(format_args!("{} {fault:?}", if begins { "begins" } else { "is over" }));
-            if begins {
-                self.begin(number, fault).await;
-            } else {
-                self.over(number, fault).await;
-            }
-        }
-    }
-
-    async fn begin(self: &Arc<Self>, number: usize, fault: &Fault) {
-        match fault {
-            Fault::Crash { host } => {
-                self.hosts()[*host].down += 1;
-                self.crash(*host);
-            }
-            Fault::PowerCut => {
-                let count = self.hosts().len();
-                for host in 0..count {
-                    self.hosts()[host].down += 1;
-                    self.crash(host);
+            match (fault, begins) {
+                (Fault::Server(fault), true) => self.servers.begin(number, fault),
+                (Fault::Server(fault), false) => {
+                    for host in self.servers.over(number, fault) {
+                        self.start(host).await;
+                    }
                 }
-            }
-            Fault::Restart { host } => {
-                self.hosts()[*host].down += 1;
-                let (farm, host) = (Arc::clone(self), *host);
-                tokio::spawn(async move { farm.end(host).await });
-            }
-            Fault::Cut(cut) => self.links.change(|network| network.cut(number, cut.clone())),
-            Fault::Rough(rough) => self.links.change(|network| network.roughen(number, *rough)),
-            Fault::SlowDisk { host } => self.hosts()[*host].disk.slow(true),
-            Fault::Clock { host, by_ms } => self.hosts()[*host].wall.jump(*by_ms),
-            Fault::Suspect { host, suspects } => self.suspect(*host, suspects.clone()),
-            Fault::Reconfigure { voters } => {
-                self.want(voters.clone());
-                tokio::spawn(Arc::clone(self).reconfigure());
-            }
-        }
-    }
-
-    async fn over(&self, number: usize, fault: &Fault) {
-        match fault {
-            Fault::Crash { host } | Fault::Restart { host } => self.up(*host).await,
-            Fault::PowerCut => {
-                let count = self.hosts().len();
-                for host in 0..count {
-                    self.up(host).await;
+                (Fault::Reconfigure { voters }, true) => {
+                    self.want(voters.clone());
+                    tokio::spawn(Arc::clone(self).reconfigure());
                 }
+                (Fault::Reconfigure { .. }, false) => {}
             }
-            Fault::Cut(_) | Fault::Rough(_) => self.links.change(|network| network.heal(number)),
-            Fault::SlowDisk { host } => self.hosts()[*host].disk.slow(false),
-            Fault::Suspect { host, .. } => self.suspect(*host, BTreeSet::new()),
-            Fault::Clock { .. } | Fault::Reconfigure { .. } => {}
-        }
-    }
-
-    async fn up(&self, host: usize) {
-        let is_down = {
-            let mut hosts = self.hosts();
-            hosts[host].down -= 1;
-            hosts[host].down > 0
-        };
-        if is_down {
-            return;
-        }
-        // One that was asked to end and has not is killed.
-        self.crash(host);
-        self.start(host).await;
-    }
-
-    fn suspect(&self, host: usize, suspects: BTreeSet<NodeId>) {
-        if let Some(life) = self.life(node(host)) {
-            life.groups.set_suspects(suspects);
         }
     }
 
@@ -314,7 +199,7 @@ impl Farm {
 
     async fn ask_for_voters(&self) -> bool {
         let wanted = self.wanted();
-        let lives: Vec<Life> = self.living().values().cloned().collect();
+        let lives: Vec<Life> = self.living().into_values().collect();
         let mut done = 0;
         for id in &self.ids {
             let leader = lives.iter().filter_map(|life| life.ledgers.get(id)).find(|group| {
@@ -394,15 +279,15 @@ impl Farm {
     }
 }
 
-async fn tell_faults(scene: Arc<Scene>, groups: Groups, opened: Arc<Opened>) {
+async fn tell_faults(jury: Arc<Jury>, groups: Groups, opened: Arc<Opened>) {
     let mut fault = groups.fault();
     let Ok(reason) = fault.wait_for(Option::is_some).await.map(|reason| reason.clone()) else { return };
     if !opened.is_dead() {
-        scene.see(&Seen::Faulted { node: groups.me(), reason: reason.unwrap_or_default() });
+        jury.see(&Seen::Faulted { node: groups.me(), reason: reason.unwrap_or_default() });
     }
 }
 
-async fn tell_leaders(scene: Arc<Scene>, group: Group<Ledger>, node: NodeId, opened: Arc<Opened>) {
+async fn tell_leaders(jury: Arc<Jury>, group: Group<Ledger>, node: NodeId, opened: Arc<Opened>) {
     let mut view = group.watch();
     let mut told = 0;
     loop {
@@ -415,7 +300,7 @@ async fn tell_leaders(scene: Arc<Scene>, group: Group<Ledger>, node: NodeId, ope
         }
         if leads && term > told {
             told = term;
-            scene.see(&Seen::Leads { group: group.id(), node, term });
+            jury.see(&Seen::Leads { group: group.id(), node, term });
         }
         if view.changed().await.is_err() {
             return;

@@ -11,10 +11,58 @@ mod time;
 
 use std::collections::BTreeMap;
 
-use proto::ids::GroupId;
+use proto::ids::{GroupId, NodeId};
 
-use super::ledger::State;
-use super::scene::Seen;
+use super::ledger::{Operation, State};
+use crate::servers::jury;
+
+/// Something that a promise may be about.
+#[derive(Debug, Clone)]
+pub enum Seen {
+    /// A node believes that it leads.
+    Leads {
+        group: GroupId,
+        node: NodeId,
+        term: u64,
+    },
+    /// A replica has applied its `count`-th operation; `chain` is made of all up to it.
+    Applied {
+        group: GroupId,
+        node: NodeId,
+        count: u64,
+        chain: u64,
+        clock_ms: u64,
+        operation: Operation,
+    },
+    /// A client was told that its operation has been executed as this version of its register.
+    Acknowledged {
+        group: GroupId,
+        operation: Operation,
+        version: u64,
+    },
+    /// A client was told that its operation has not been executed.
+    Refused {
+        group: GroupId,
+        operation: Operation,
+    },
+    /// A client has asked to read; its answer bears the same number.
+    Asks {
+        group: GroupId,
+        read: u64,
+        register: u8,
+    },
+    Answered {
+        group: GroupId,
+        read: u64,
+        register: u8,
+        version: u64,
+    },
+    /// A node's groups have given up.
+    Faulted {
+        node: NodeId,
+        reason: String,
+    },
+}
 
 /// What is left when every fault has been over for long.
 pub struct Rest {
@@ -23,21 +71,9 @@ pub struct Rest {
     pub finals: BTreeMap<GroupId, State>,
 }
 
-/// A promise, and what has to be remembered to judge it.
-pub trait Invariant: Send {
-    fn name(&self) -> &'static str;
+pub type Jury = jury::Jury<Seen, Rest>;
 
-    /// What is wrong with what was seen, if anything.
-    fn see(&mut self, _seen: &Seen) -> Option<String> {
-        None
-    }
-
-    fn rest(&mut self, _rest: &Rest) -> Option<String> {
-        None
-    }
-}
-
-pub fn all() -> Vec<Box<dyn Invariant>> {
+pub fn all() -> Vec<Box<dyn jury::Invariant<Seen, Rest>>> {
     vec![
         Box::new(agreement::EverybodyAppliesTheSame::default()),
         Box::new(convergence::EverybodyComesToRest),

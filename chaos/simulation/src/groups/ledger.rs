@@ -8,7 +8,7 @@ use node_consensus::{EntryMeta, RestoreError, StateMachine};
 use proto::ids::{GroupId, NodeId};
 use serde::{Deserialize, Serialize};
 
-use super::scene::{Scene, Seen};
+use super::invariants::{Jury, Seen};
 
 /// A client's write, told from all others by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -42,15 +42,15 @@ pub struct State {
 
 /// One replica's.
 pub struct Ledger {
-    scene: Arc<Scene>,
+    jury: Arc<Jury>,
     group: GroupId,
     node: NodeId,
     pub state: State,
 }
 
 impl Ledger {
-    pub fn new(scene: Arc<Scene>, group: GroupId, node: NodeId) -> Self {
-        Self { scene, group, node, state: State::default() }
+    pub fn new(jury: Arc<Jury>, group: GroupId, node: NodeId) -> Self {
+        Self { jury, group, node, state: State::default() }
     }
 }
 
@@ -69,7 +69,7 @@ impl StateMachine for Ledger {
             .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
                 (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
             });
-        self.scene.see(&Seen::Applied {
+        self.jury.see(&Seen::Applied {
             group: self.group,
             node: self.node,
             count: self.state.applied.len() as u64,

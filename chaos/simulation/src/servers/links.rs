@@ -20,7 +20,7 @@ const DOUBLED: u32 = 10;
 /// How long a refused connection takes to be noticed.
 const REFUSED: Duration = Duration::from_millis(1);
 
-/// Between all nodes. A node's number is its host's plus one.
+/// Between all nodes.
 pub struct Links {
     scene: Arc<Scene>,
     state: Mutex<State>,
@@ -31,6 +31,8 @@ struct State {
     network: Network,
     /// Who lives, and which of its lives it is.
     lives: BTreeMap<NodeId, (u64, Groups)>,
+    /// Where everybody lives, or has lived.
+    hosts: BTreeMap<NodeId, usize>,
 }
 
 impl Links {
@@ -46,8 +48,10 @@ impl Links {
         change(&mut self.state().network);
     }
 
-    pub fn born(&self, node: NodeId, life: u64, groups: Groups) {
-        self.state().lives.insert(node, (life, groups));
+    pub fn born(&self, node: NodeId, host: usize, life: u64, groups: Groups) {
+        let mut state = self.state();
+        state.lives.insert(node, (life, groups));
+        state.hosts.insert(node, host);
     }
 
     pub fn died(&self, node: NodeId) {
@@ -66,7 +70,8 @@ impl Links {
     /// After how long something arrives, or never.
     fn way(&self, from: NodeId, to: NodeId) -> Option<Duration> {
         let state = self.state();
-        let after_us = self.scene.draw(|random| state.network.message(host(from), host(to), random))?;
+        let (from, to) = (*state.hosts.get(&from)?, *state.hosts.get(&to)?);
+        let after_us = self.scene.draw(|random| state.network.message(from, to, random))?;
         Some(Duration::from_micros(after_us))
     }
 
@@ -102,10 +107,6 @@ impl Links {
         self.cross(to, from).await;
         answer.map_err(|error| TransportError::Failed(error.to_string()))
     }
-}
-
-pub fn host(node: NodeId) -> usize {
-    usize::try_from(node.0 - 1).unwrap_or(usize::MAX)
 }
 
 /// One life's way into the network.

@@ -1,70 +1,19 @@
-//! What everybody in a simulation shares: chance, the trace, and those who judge it.
+//! What everybody in a simulation shares: chance, time, and the trace.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use node_consensus::Ambient;
-use proto::ids::{GroupId, NodeId};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::time::Instant;
 
-use super::invariants::{self, Invariant};
-use super::ledger::Operation;
 use crate::Violation;
 
 /// The wall clock when the simulation begins, in microseconds since 1970: any will do.
 const EPOCH_US: i64 = 1_700_000_000_000_000;
 /// The same promise broken again and again says nothing new.
 pub const VIOLATIONS_MAX: usize = 5;
-
-/// Something that a promise may be about.
-#[derive(Debug, Clone)]
-pub enum Seen {
-    /// A node believes that it leads.
-    Leads {
-        group: GroupId,
-        node: NodeId,
-        term: u64,
-    },
-    /// A replica has applied its `count`-th operation; `chain` is made of all up to it.
-    Applied {
-        group: GroupId,
-        node: NodeId,
-        count: u64,
-        chain: u64,
-        clock_ms: u64,
-        operation: Operation,
-    },
-    /// A client was told that its operation has been executed as this version of its register.
-    Acknowledged {
-        group: GroupId,
-        operation: Operation,
-        version: u64,
-    },
-    /// A client was told that its operation has not been executed.
-    Refused {
-        group: GroupId,
-        operation: Operation,
-    },
-    /// A client has asked to read; its answer bears the same number.
-    Asks {
-        group: GroupId,
-        read: u64,
-        register: u8,
-    },
-    Answered {
-        group: GroupId,
-        read: u64,
-        register: u8,
-        version: u64,
-    },
-    /// A node's groups have given up.
-    Faulted {
-        node: NodeId,
-        reason: String,
-    },
-}
 
 /// One simulation.
 pub struct Scene {
@@ -73,17 +22,16 @@ pub struct Scene {
     book: Mutex<Book>,
 }
 
+#[derive(Default)]
 struct Book {
     lines: Vec<(u64, String)>,
-    invariants: Vec<Box<dyn Invariant>>,
     violations: Vec<Violation>,
 }
 
 impl Scene {
     pub fn new(seed: u64) -> Self {
-        let book = Book { lines: Vec::new(), invariants: invariants::all(), violations: Vec::new() };
         let dice = Mutex::new(StdRng::seed_from_u64(seed));
-        Self { begun: Instant::now(), dice, book: Mutex::new(book) }
+        Self { begun: Instant::now(), dice, book: Mutex::default() }
     }
 
     pub fn now_us(&self) -> u64 {
@@ -99,30 +47,11 @@ impl Scene {
         self.book().lines.push(line);
     }
 
-    /// Writes it down and has it judged.
-    pub fn see(&self, seen: &Seen) {
+    /// A promise was broken.
+    pub fn is_wrong(&self, invariant: &'static str, what: String) {
+        self.note(format_args!("BROKEN {invariant}: {what}"));
         let at_ms = self.now_us() / 1_000;
-        let mut book = self.book();
-        let book = &mut *book;
-        book.lines.push((at_ms, format!("{seen:?}")));
-        for invariant in &mut book.invariants {
-            if let Some(what) = invariant.see(seen) {
-                book.lines.push((at_ms, format!("BROKEN {}: {what}", invariant.name())));
-                book.violations.push(Violation { invariant: invariant.name(), at_ms, what });
-            }
-        }
-    }
-
-    /// Every fault has been over for long: this is what is left.
-    pub fn rest(&self, rest: &invariants::Rest) {
-        let at_ms = self.now_us() / 1_000;
-        let mut book = self.book();
-        let book = &mut *book;
-        for invariant in &mut book.invariants {
-            if let Some(what) = invariant.rest(rest) {
-                book.violations.push(Violation { invariant: invariant.name(), at_ms, what });
-            }
-        }
+        self.book().violations.push(Violation { invariant, at_ms, what });
     }
 
     pub fn is_broken(&self) -> bool {

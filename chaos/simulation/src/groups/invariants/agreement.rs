@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use proto::ids::GroupId;
 
-use super::Invariant;
+use super::{Rest, Seen};
 use crate::groups::ledger::Operation;
-use crate::groups::scene::Seen;
+use crate::servers::jury::Invariant;
 
 #[derive(Default)]
 pub struct EverybodyAppliesTheSame {
@@ -15,7 +15,7 @@ pub struct EverybodyAppliesTheSame {
     places: BTreeMap<(GroupId, Operation), u64>,
 }
 
-impl Invariant for EverybodyAppliesTheSame {
+impl Invariant<Seen, Rest> for EverybodyAppliesTheSame {
     fn name(&self) -> &'static str {
         "agreement"
     }

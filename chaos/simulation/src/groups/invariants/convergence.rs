@@ -1,11 +1,12 @@
 //! Once no fault is left, the voters are who they are wanted to be, each has the same state, and a write
 //! is taken at every node.
 
-use super::{Invariant, Rest};
+use super::{Rest, Seen};
+use crate::servers::jury::Invariant;
 
 pub struct EverybodyComesToRest;
 
-impl Invariant for EverybodyComesToRest {
+impl Invariant<Seen, Rest> for EverybodyComesToRest {
     fn name(&self) -> &'static str {
         "convergence"
     }

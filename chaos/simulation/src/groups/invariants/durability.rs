@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use proto::ids::GroupId;
 
-use super::{Invariant, Rest};
-use crate::groups::scene::Seen;
+use super::{Rest, Seen};
+use crate::servers::jury::Invariant;
 
 #[derive(Default)]
 pub struct WhatWasAcknowledgedStays {
     acknowledged: BTreeSet<(GroupId, u64)>,
 }
 
-impl Invariant for WhatWasAcknowledgedStays {
+impl Invariant<Seen, Rest> for WhatWasAcknowledgedStays {
     fn name(&self) -> &'static str {
         "durability"
     }

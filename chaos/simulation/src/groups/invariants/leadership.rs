@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 
 use proto::ids::{GroupId, NodeId};
 
-use super::Invariant;
-use crate::groups::scene::Seen;
+use super::{Rest, Seen};
+use crate::servers::jury::Invariant;
 
 #[derive(Default)]
 pub struct OneLeaderATerm {
     leaders: BTreeMap<(GroupId, u64), NodeId>,
 }
 
-impl Invariant for OneLeaderATerm {
+impl Invariant<Seen, Rest> for OneLeaderATerm {
     fn name(&self) -> &'static str {
         "leadership"
     }

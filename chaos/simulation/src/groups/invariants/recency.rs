@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proto::ids::GroupId;
 
-use super::Invariant;
-use crate::groups::scene::Seen;
+use super::{Rest, Seen};
+use crate::servers::jury::Invariant;
 
 #[derive(Default)]
 pub struct NobodyReadsWhatWas {
@@ -15,7 +15,7 @@ pub struct NobodyReadsWhatWas {
     asked: BTreeMap<u64, u64>,
 }
 
-impl Invariant for NobodyReadsWhatWas {
+impl Invariant<Seen, Rest> for NobodyReadsWhatWas {
     fn name(&self) -> &'static str {
         "recency"
     }

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use proto::ids::GroupId;
 
-use super::Invariant;
+use super::{Rest, Seen};
 use crate::groups::ledger::Operation;
-use crate::groups::scene::Seen;
+use crate::servers::jury::Invariant;
 
 #[derive(Default)]
 pub struct WhatWasRefusedIsNotExecuted {
@@ -14,7 +14,7 @@ pub struct WhatWasRefusedIsNotExecuted {
     applied: BTreeSet<(GroupId, Operation)>,
 }
 
-impl Invariant for WhatWasRefusedIsNotExecuted {
+impl Invariant<Seen, Rest> for WhatWasRefusedIsNotExecuted {
     fn name(&self) -> &'static str {
         "refusal"
     }

@@ -1,11 +1,11 @@
 //! Neither a crash nor anything that arrives makes a node's groups give up, or keeps them from opening.
 
-use super::Invariant;
-use crate::groups::scene::Seen;
+use super::{Rest, Seen};
+use crate::servers::jury::Invariant;
 
 pub struct NobodyGivesUp;
 
-impl Invariant for NobodyGivesUp {
+impl Invariant<Seen, Rest> for NobodyGivesUp {
     fn name(&self) -> &'static str {
         "soundness"
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proto::ids::GroupId;
 
-use super::Invariant;
-use crate::groups::scene::Seen;
+use super::{Rest, Seen};
+use crate::servers::jury::Invariant;
 
 #[derive(Default)]
 pub struct TimeGoesOn {
@@ -13,7 +13,7 @@ pub struct TimeGoesOn {
     clocks: BTreeMap<(GroupId, u64), u64>,
 }
 
-impl Invariant for TimeGoesOn {
+impl Invariant<Seen, Rest> for TimeGoesOn {
     fn name(&self) -> &'static str {
         "time"
     }

@@ -1,0 +1,79 @@
+//! What may never happen under a controller, one promise a file.
+
+mod agreement;
+mod authority;
+mod convergence;
+mod gates;
+mod mixture;
+mod soundness;
+
+use std::fmt;
+use std::sync::Arc;
+
+use node_core::control::{Act, Command, ControlState, Outcome};
+use proto::ids::{Epoch, NodeId, ReleaseId};
+
+use crate::servers::jury;
+
+/// Something that a promise may be about.
+pub enum Seen {
+    /// A life of a node begins; nothing runs there yet.
+    Starts { node: NodeId },
+    /// A node is gone with its disk.
+    Lost { node: NodeId },
+    /// A replica has applied an entry, and has this state now.
+    Applied { node: NodeId, index: u64, command: Command, outcome: Outcome, state: Arc<ControlState> },
+    /// A node was told that it is the controller.
+    Reigns { node: NodeId, epoch: Epoch },
+    /// An agent does what a controller has told it.
+    Obeyed { node: NodeId, controller: NodeId, epoch: Epoch, act: Act },
+    /// From now on a node serves this release of an app, or none.
+    Serves { node: NodeId, app: &'static str, release: Option<ReleaseId> },
+    /// A fault begins for which these may not be reached.
+    Troubled { fault: usize, nodes: Vec<NodeId> },
+    /// It is over.
+    Relieved { fault: usize },
+    /// A node's groups have given up.
+    Faulted { node: NodeId, reason: String },
+}
+
+impl fmt::Debug for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starts { node } => write!(f, "{node} has started"),
+            Self::Lost { node } => write!(f, "{node} is lost"),
+            Self::Applied { node, index, command, outcome, .. } => {
+                write!(f, "{node} applies {index}: {command:?}: {outcome:?}")
+            }
+            Self::Reigns { node, epoch } => write!(f, "{node} reigns in {epoch}"),
+            Self::Obeyed { node, controller, epoch, act } => {
+                write!(f, "{node} obeys {controller} of {epoch}: {act:?}")
+            }
+            Self::Serves { node, app, release } => {
+                write!(f, "{node} serves {app} {:?}", release.map(|release| release.0[0]))
+            }
+            Self::Troubled { fault, nodes } => write!(f, "fault {fault} troubles {nodes:?}"),
+            Self::Relieved { fault } => write!(f, "fault {fault} troubles nobody any more"),
+            Self::Faulted { node, reason } => write!(f, "{node} gives up: {reason}"),
+        }
+    }
+}
+
+/// What is left when every fault has been over for long.
+pub struct Rest {
+    /// What keeps the farm from it.
+    pub unrest: Option<String>,
+}
+
+pub type Jury = jury::Jury<Seen, Rest>;
+
+pub fn all() -> Vec<Box<dyn jury::Invariant<Seen, Rest>>> {
+    vec![
+        Box::new(agreement::EverybodyKnowsTheSame::default()),
+        Box::new(authority::OneControllerAtATime::default()),
+        Box::new(convergence::TheFarmComesToRest),
+        Box::new(gates::WhatFailsIsNeverStable),
+        Box::new(mixture::TwoReleasesAtATime::default()),
+        Box::new(soundness::NobodyGivesUp),
+    ]
+}

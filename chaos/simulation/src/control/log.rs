@@ -1,0 +1,52 @@
+//! The control log's state machine: as the agent's, with somebody who watches it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use node_consensus::{EntryMeta, RestoreError, StateMachine};
+use node_core::control::{Applied, Command, ControlState, Outcome, Refusal};
+use proto::ids::NodeId;
+use tokio::sync::watch;
+
+use super::invariants::{Jury, Seen};
+
+pub struct Log {
+    jury: Arc<Jury>,
+    node: NodeId,
+    state: watch::Sender<Arc<ControlState>>,
+}
+
+impl Log {
+    pub fn new(jury: Arc<Jury>, node: NodeId) -> (Self, watch::Receiver<Arc<ControlState>>) {
+        let (state, receiver) = watch::channel(Arc::default());
+        (Self { jury, node, state }, receiver)
+    }
+}
+
+impl StateMachine for Log {
+    fn apply(&mut self, meta: &EntryMeta, op: &Bytes) -> Bytes {
+        let mut outcome = Outcome::Refused(Refusal::Unreadable);
+        if let Ok(command) = Command::decode(op) {
+            self.state.send_modify(|state| {
+                let mut next = ControlState::clone(state);
+                outcome = next.apply(meta.index, meta.clock_ms, &command);
+                *state = Arc::new(next);
+            });
+            let state = Arc::clone(&self.state.borrow());
+            let outcome = outcome.clone();
+            self.jury.see(&Seen::Applied { node: self.node, index: meta.index, command, outcome, state });
+        }
+        Applied { index: meta.index, outcome }.encode().into()
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        serde_json::to_vec(&**self.state.borrow()).unwrap_or_default()
+    }
+
+    fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
+        let state: ControlState =
+            serde_json::from_slice(snapshot).map_err(|error| RestoreError(error.to_string()))?;
+        self.state.send_replace(Arc::new(state));
+        Ok(())
+    }
+}

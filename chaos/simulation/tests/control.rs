@@ -1,0 +1,29 @@
+//! The control log and its controller in virtual time.
+#![cfg(tokio_unstable)]
+#![allow(clippy::unwrap_used, reason = "a test that can not go on should say where")]
+
+use simulation::{Settings, control};
+
+#[test]
+fn the_same_seed_gives_the_same_trace_byte_for_byte_and_another_gives_another() {
+    let trace = |seed| {
+        let mut trace = Vec::new();
+        let outcome = control::run(&Settings { seed, nodes: 5 }, Some(&mut trace)).unwrap();
+        (outcome, String::from_utf8(trace).unwrap())
+    };
+    let (first, second) = (trace(3), trace(3));
+    let differs = first.1.lines().zip(second.1.lines()).find(|(one, other)| one != other);
+    assert_eq!(differs, None);
+    assert_eq!(first, second);
+    assert!(first.0.events > 1_000, "{}", first.0.events);
+    assert_ne!(first.0.trace, trace(4).0.trace);
+}
+
+#[test]
+fn controllers_keep_their_promises_and_farms_come_to_rest() {
+    for seed in 1..=12 {
+        let nodes = 3 + usize::try_from(seed % 5).unwrap();
+        let outcome = control::run(&Settings { seed, nodes }, None).unwrap();
+        assert_eq!(outcome.violations, [], "seed {seed}");
+    }
+}
