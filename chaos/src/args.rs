@@ -31,9 +31,11 @@ pub enum Verb {
     },
     /// Break a farm of real agents on this machine, and judge what survived
     #[command(
-        after_help = "Agents and clients run in network namespaces of their own, which needs root. The same\n\
-                            seed chooses the same nodes.\n\n\
-                            Example:\n  sudo holdfast-chaos run chaos/experiments/kill-a-node.toml --seed 7"
+        after_help = "Agents and clients run in network namespaces of their own, which needs root; without it they\n\
+                      share this machine's loopback, on which fewer faults can be made. The same seed chooses\n\
+                      the same nodes.\n\n\
+                      Examples:\n  sudo holdfast-chaos run chaos/experiments/kill-a-node.toml --seed 7\n  \
+                      holdfast-chaos run chaos/experiments/kill-a-node.toml --loopback"
     )]
     Run(Run),
     /// Simulate farms in virtual time, under faults that the seed decides
@@ -43,7 +45,8 @@ pub enum Verb {
                       everything has to come to rest. The same seed gives the same trace, byte for byte.\n\n\
                       Examples:\n  holdfast-chaos sim --seeds 300\n  \
                       holdfast-chaos sim --seed 17 --trace trace.txt\n  \
-                      holdfast-chaos sim --groups --seeds 300"
+                      holdfast-chaos sim --groups --seeds 300\n  \
+                      holdfast-chaos sim --control --seeds 300"
     )]
     Sim(Sim),
     /// Be the app that is deployed to be broken
@@ -98,9 +101,8 @@ pub enum Verb {
         /// Where this one is kept [default: DIR-again]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
-        /// The program to be tested [default: holdfast beside this one, or on the PATH]
-        #[arg(long, value_name = "PATH")]
-        holdfast: Option<PathBuf>,
+        #[command(flatten)]
+        programs: Programs,
     },
     /// Judge a history, of this farm or of any other
     #[command(after_long_help = crate::history::FORMAT)]
@@ -125,9 +127,22 @@ pub struct Run {
     /// Where the history, the plan and the logs are kept [default: ./chaos-SEED]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    #[command(flatten)]
+    pub programs: Programs,
+    /// On this machine's loopback, without namespaces: fewer faults [default: so where this is not root]
+    #[arg(long)]
+    pub loopback: bool,
+}
+
+/// What is tested.
+#[derive(Debug, Args)]
+pub struct Programs {
     /// The program to be tested [default: holdfast beside this one, or on the PATH]
     #[arg(long, value_name = "PATH")]
     pub holdfast: Option<PathBuf>,
+    /// Another version of it, for experiments in which two work together
+    #[arg(long, value_name = "PATH")]
+    pub other: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -142,7 +157,11 @@ pub struct Sim {
     /// in a build of its own: RUSTFLAGS="--cfg tokio_unstable"
     #[arg(long)]
     pub groups: bool,
-    /// Servers of each farm, 2 to 1000 [default: 2 to 12, or 3 to 7 for groups, by the seed]
+    /// Simulate the control log and its controller instead: rollouts, placement, voters, epochs. Only in
+    /// that build, too
+    #[arg(long, conflicts_with = "groups")]
+    pub control: bool,
+    /// Servers of each farm, 2 to 1000 [default: 2 to 12, or 3 to 7 with --groups or --control, by the seed]
     #[arg(long, value_parser = clap::value_parser!(u16).range(2..=1_000))]
     pub nodes: Option<u16>,
     /// Write down everything that happens; of one seed

@@ -17,6 +17,8 @@ use crate::network::Host;
 const LOG: &str = "info,openraft=error,openraft::replication=off,node::deploy::acts=debug";
 /// Of every agent, on its own host.
 pub const REDIS_PORT: u16 = 7404;
+/// Of every agent's pages, on its own host.
+const ADMIN_PORT: u16 = 7403;
 /// Of every agent's balancer, on its host's address.
 pub const HTTP_PORT: u16 = 8080;
 /// For a farm to form: some twenty raft groups on two busy cores.
@@ -40,6 +42,8 @@ const LAST_WORDS: usize = 3;
 
 pub struct Farm {
     holdfast: PathBuf,
+    /// The program of another version, where there is one.
+    other: Option<PathBuf>,
     pub nodes: Vec<Node>,
 }
 
@@ -50,6 +54,8 @@ pub struct Ground<'a> {
     pub folder: &'a Path,
     /// The program to be tested.
     pub holdfast: &'a Path,
+    /// Another version of it.
+    pub other: Option<&'a Path>,
     /// The nodes are dealt out over so many.
     pub zones: u8,
     /// Each has a disk of its own, whose power can be cut.
@@ -61,6 +67,8 @@ pub struct Ground<'a> {
 pub struct Node {
     pub name: String,
     pub host: Host,
+    /// Its agent's.
+    program: PathBuf,
     config: PathBuf,
     pub socket: PathBuf,
     pub log: PathBuf,
@@ -89,6 +97,8 @@ pub enum FarmError {
     Lab(#[from] LabError),
     #[error("{node} was told to stop and did not within {} s", STOPS_WITHIN.as_secs())]
     NotStopped { node: String },
+    #[error("there is no program of another version")]
+    OneVersion,
     #[error("`holdfast {verb}` printed what is not understood: {text}")]
     Answer { verb: String, text: String },
     #[error("the farm was not whole within {} s; its status was {status}", limit.as_secs())]
@@ -138,7 +148,8 @@ impl Farm {
     /// # Errors
     /// See [`FarmError`].
     pub fn start(lab: &mut Lab, ground: Ground<'_>) -> Result<Self, FarmError> {
-        let mut farm = Self { holdfast: ground.holdfast.to_owned(), nodes: Vec::new() };
+        let (holdfast, other) = (ground.holdfast.to_owned(), ground.other.map(Path::to_owned));
+        let mut farm = Self { holdfast, other, nodes: Vec::new() };
         for (number, host) in ground.hosts.iter().enumerate() {
             let node = Node::lay_out(lab, &ground, number, host.clone())?;
             farm.nodes.push(node);
@@ -228,7 +239,7 @@ impl Farm {
         let node = &mut self.nodes[number];
         let file = |what, source| FarmError::File { what, path: node.log.clone(), source };
         let log = File::options().create(true).append(true).open(&node.log).map_err(|e| file("open", e))?;
-        let mut agent = node.host.command(&self.holdfast.to_string_lossy());
+        let mut agent = node.host.command(&node.program.to_string_lossy());
         agent.args(["agent", "--config"]).arg(&node.config).env("HOLDFAST_LOG", LOG);
         if let (Some(library), Some(clock)) = (&node.clock_library, &node.clock) {
             agent.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", clock);
@@ -243,6 +254,13 @@ impl Farm {
         }
         node.agent = Some(agent);
         node.started = Some(Instant::now());
+        Ok(())
+    }
+
+    /// Of which version its next agent is.
+    pub fn set_version(&mut self, number: usize, other: bool) -> Result<(), FarmError> {
+        let program = if other { self.other.as_ref().ok_or(FarmError::OneVersion)? } else { &self.holdfast };
+        self.nodes[number].program.clone_from(program);
         Ok(())
     }
 
@@ -447,12 +465,12 @@ impl Node {
             fs::write(clock, "+0\n").map_err(file("write", clock))?;
         }
         let zone = zone(number, ground.zones);
-        let address = host.address;
+        let (address, local) = (host.address, host.local());
         let text = format!(
             "[node]\nname = \"{name}\"\nzone = \"{zone}\"\ndata_dir = {data:?}\n\
              [network]\nbind = \"{address}\"\nadvertise = \"{address}\"\n\
-             [api]\nsocket = {socket:?}\n\
-             [resp]\nbind = \"127.0.0.1:{REDIS_PORT}\"\n\
+             [api]\nsocket = {socket:?}\nadmin = \"{local}:{ADMIN_PORT}\"\n\
+             [resp]\nbind = \"{local}:{REDIS_PORT}\"\n\
              [balancer]\nhttp = [\"{address}:{HTTP_PORT}\"]\n",
         );
         fs::write(&config, text).map_err(file("write", &config))?;
@@ -460,6 +478,7 @@ impl Node {
         Ok(Self {
             name,
             host,
+            program: ground.holdfast.to_owned(),
             config,
             socket,
             log,

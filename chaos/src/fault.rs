@@ -39,6 +39,8 @@ pub enum Fault {
     Freeze,
     /// The agent is told to stop, and started again.
     Restart,
+    /// The agent is told to stop, and is of another version while this lasts.
+    Version,
     /// Packets between it and others are dropped.
     Partition {
         #[serde(default)]
@@ -151,6 +153,7 @@ impl Fault {
             | Self::Pause
             | Self::Freeze
             | Self::Restart
+            | Self::Version
             | Self::Partition { flap_ms: None, .. }
             | Self::PowerCut
             | Self::DiskFull
@@ -172,6 +175,7 @@ impl Fault {
             Self::Pause => "pause",
             Self::Freeze => "freeze",
             Self::Restart => "restart",
+            Self::Version => "version",
             Self::Partition { .. } => "partition",
             Self::Loss { .. } => "loss",
             Self::Link(_) => "link",
@@ -203,6 +207,36 @@ impl Fault {
         matches!(self, Self::Clock { .. })
     }
 
+    pub fn needs_another_version(&self) -> bool {
+        matches!(self, Self::Version)
+    }
+
+    /// Whether it can not be made on hosts that are no more than addresses, or not by anybody.
+    pub fn needs_hosts(&self) -> bool {
+        match self {
+            Self::Freeze
+            | Self::Partition { .. }
+            | Self::Loss { .. }
+            | Self::Link(_)
+            | Self::PowerCut
+            | Self::DiskFull
+            | Self::Cpu { .. }
+            | Self::Memory { .. } => true,
+            Self::Kill
+            | Self::Pause
+            | Self::Restart
+            | Self::Version
+            | Self::FsyncFails
+            | Self::FsyncSlow { .. }
+            | Self::BitRot { .. }
+            | Self::Truncate
+            | Self::OldDatabase
+            | Self::Wipe
+            | Self::Clock { .. }
+            | Self::Descriptors { .. } => false,
+        }
+    }
+
     /// Whether an agent that is hit may end of it by itself.
     pub fn may_end_agents(&self) -> bool {
         match self {
@@ -217,6 +251,7 @@ impl Fault {
             Self::Pause
             | Self::Freeze
             | Self::Restart
+            | Self::Version
             | Self::Partition { .. }
             | Self::Loss { .. }
             | Self::Link(_)
@@ -273,6 +308,8 @@ enum State {
     /// Agents that are not running have to be started.
     Down,
     Paused,
+    /// Agents that are of another version.
+    Changed,
     Groups(Vec<Cgroup>),
     Walls {
         walls: Walls,
@@ -299,6 +336,10 @@ impl Active {
             Fault::Restart => {
                 process::stop(targets, field)?;
                 State::Down
+            }
+            Fault::Version => {
+                process::change_version(targets, field, true)?;
+                State::Changed
             }
             Fault::Pause => {
                 process::pause(targets, field, true);
@@ -397,6 +438,7 @@ impl Active {
                 process::pause(&self.targets, field, false);
                 Ok(())
             }
+            State::Changed => process::change_version(&self.targets, field, false),
             State::Groups(groups) => process::release(&groups),
             State::Walls { walls, up: true, .. } => walls.raze(),
             State::Walls { up: false, .. } => Ok(()),

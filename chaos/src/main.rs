@@ -82,10 +82,10 @@ fn main() -> ExitCode {
                 }
             }
         }
-        Verb::Replay { folder, out, holdfast } => replay(&folder, out, holdfast),
+        Verb::Replay { folder, out, programs } => replay(&folder, out, programs),
         Verb::Sim(wish) => sim::run(&wish),
         Verb::Clean => clean(),
-        Verb::Run(wish) => run(&wish),
+        Verb::Run(wish) => run(wish),
     }
 }
 
@@ -111,7 +111,7 @@ fn doctor(json: bool) -> ExitCode {
     }
 }
 
-fn run(wish: &args::Run) -> ExitCode {
+fn run(wish: args::Run) -> ExitCode {
     let experiment = match experiment::Experiment::load(&wish.experiment) {
         Ok(experiment) => experiment,
         Err(error) => {
@@ -121,11 +121,15 @@ fn run(wish: &args::Run) -> ExitCode {
         }
     };
     let seed = wish.seed.unwrap_or_else(rand::random);
-    let out = wish.out.clone().unwrap_or_else(|| PathBuf::from(format!("chaos-{seed}")));
-    carry_out(&experiment, seed, &out, wish.holdfast.clone())
+    let out = wish.out.unwrap_or_else(|| PathBuf::from(format!("chaos-{seed}")));
+    let loopback = wish.loopback || !lab::is_root();
+    if !wish.loopback && loopback {
+        eprintln!("on this machine's loopback, as namespaces need root");
+    }
+    carry_out(&experiment, seed, out, wish.programs, loopback)
 }
 
-fn replay(folder: &std::path::Path, out: Option<PathBuf>, holdfast: Option<PathBuf>) -> ExitCode {
+fn replay(folder: &std::path::Path, out: Option<PathBuf>, programs: args::Programs) -> ExitCode {
     let plan = match run::Planned::load(folder) {
         Ok(plan) => plan,
         Err(error) => {
@@ -139,22 +143,25 @@ fn replay(folder: &std::path::Path, out: Option<PathBuf>, holdfast: Option<PathB
         name.push("-again");
         folder.with_file_name(name)
     };
-    carry_out(&plan.experiment, plan.seed, &out.unwrap_or_else(again), holdfast)
+    carry_out(&plan.experiment, plan.seed, out.unwrap_or_else(again), programs, plan.loopback)
 }
 
 fn carry_out(
     experiment: &experiment::Experiment,
     seed: u64,
-    out: &std::path::Path,
-    holdfast: Option<PathBuf>,
+    out: PathBuf,
+    programs: args::Programs,
+    loopback: bool,
 ) -> ExitCode {
     let beside = || Some(std::env::current_exe().ok()?.with_file_name("holdfast"));
-    let holdfast = holdfast.or_else(|| beside().filter(|path| path.exists()));
+    let holdfast = programs.holdfast.or_else(|| beside().filter(|path| path.exists()));
     let wish = run::Wish {
         experiment,
         seed,
-        folder: out.to_owned(),
+        folder: out.clone(),
         holdfast: holdfast.unwrap_or_else(|| PathBuf::from("holdfast")),
+        other: programs.other,
+        loopback,
         stop: Arc::default(),
     };
     for signal in [SIGINT, SIGTERM] {
@@ -171,7 +178,7 @@ fn carry_out(
         Ok(report) => {
             print!("{}", report.text());
             println!("history: {}", out.join("history.jsonl").display());
-            match run::write_page(out, &out.join(PAGE)) {
+            match run::write_page(&out, &out.join(PAGE)) {
                 Ok(()) => println!("report: {}", out.join(PAGE).display()),
                 Err(error) => eprintln!("warning: no page was made: {error}"),
             }

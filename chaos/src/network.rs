@@ -8,6 +8,9 @@
 //!
 //! The addresses are the same in every lab, as nothing of it is seen outside. In place of the bridge there
 //! can be a [`Switch`] of our own, which does to frames what a kernel without netem does not.
+//!
+//! Who is not root gets hosts that are no more than addresses of this machine's loopback, of which it has
+//! a network each (127/8): nothing can be done to what goes between those.
 
 use std::fs::File;
 use std::io;
@@ -24,9 +27,10 @@ use crate::switch::Switch;
 /// A host.
 #[derive(Debug, Clone)]
 pub struct Host {
-    /// Its namespace.
+    /// Of its namespace, if it has one.
     pub name: String,
     pub address: Ipv4Addr,
+    has_namespace: bool,
 }
 
 /// Why there is no network.
@@ -69,6 +73,18 @@ pub fn hosts(lab: &mut Lab, count: u8) -> Result<Vec<Host>, NetworkError> {
     Ok(hosts)
 }
 
+/// So many hosts on this machine's loopback. Two labs at a time rarely get the same addresses; if they do,
+/// the agents of one do not start.
+pub fn loopback(count: u8) -> Vec<Host> {
+    let lab = u8::try_from(std::process::id() % 250).unwrap_or_default() + 1;
+    let host = |number: u8| Host {
+        name: format!("host-{number}"),
+        address: Ipv4Addr::new(127, 77, lab, number),
+        has_namespace: false,
+    };
+    (1..=count).map(host).collect()
+}
+
 /// Makes so many hosts that reach each other over a switch. They end with the lab, and are cut off once
 /// the switch is dropped.
 ///
@@ -89,7 +105,8 @@ fn namespaces(lab: &mut Lab, count: u8) -> Result<Vec<Host>, NetworkError> {
     }
     let mut hosts = Vec::new();
     for number in 1..=count {
-        let host = Host { name: lab.name(&number.to_string()), address: Ipv4Addr::new(10, 231, 77, number) };
+        let (name, address) = (lab.name(&number.to_string()), Ipv4Addr::new(10, 231, 77, number));
+        let host = Host { name, address, has_namespace: true };
         namespace(lab, &host.name)?;
         hosts.push(host);
     }
@@ -111,24 +128,29 @@ fn namespace(lab: &mut Lab, name: &str) -> Result<(), NetworkError> {
 }
 
 impl Host {
-    /// What runs a program on it, in the network's namespace alone: `ip netns exec` would make one of
-    /// mounts too, in which a disk of our own stays mounted when it is no more here.
-    pub fn enters(&self) -> [String; 2] {
-        ["nsenter".to_owned(), format!("--net=/run/netns/{}", self.name)]
+    /// Where a program on it finds what listens for its own host alone.
+    pub fn local(&self) -> Ipv4Addr {
+        if self.has_namespace { Ipv4Addr::LOCALHOST } else { self.address }
     }
 
-    /// A program that runs on it.
+    /// A program that runs on it, in the network's namespace alone: `ip netns exec` would make one of
+    /// mounts too, in which a disk of our own stays mounted when it is no more here.
     pub fn command(&self, program: &str) -> Command {
-        let [enter, network] = self.enters();
-        let mut command = Command::new(enter);
-        command.args([&network, program]);
+        if !self.has_namespace {
+            return Command::new(program);
+        }
+        let mut command = Command::new("nsenter");
+        command.args([&format!("--net=/run/netns/{}", self.name), program]);
         command
     }
 
     /// Runs a program on it to its end.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String, CommandError> {
-        let [enter, network] = self.enters();
-        run(&enter, &[&[network.as_str(), program][..], arguments].concat())
+        if !self.has_namespace {
+            return run(program, arguments);
+        }
+        let network = format!("--net=/run/netns/{}", self.name);
+        run("nsenter", &[&[network.as_str(), program][..], arguments].concat())
     }
 
     /// Moves the calling thread onto it, for good: give it a thread of its own.
@@ -136,8 +158,23 @@ impl Host {
     /// # Errors
     /// When the host is no more.
     pub fn enter(&self) -> io::Result<()> {
-        let namespace = File::open(format!("/run/netns/{}", self.name))?;
-        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        if self.has_namespace {
+            let namespace = File::open(format!("/run/netns/{}", self.name))?;
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_on_loopback_have_addresses_of_their_own_and_listen_there_alone() {
+        let hosts = loopback(9);
+        let addresses: std::collections::BTreeSet<Ipv4Addr> = hosts.iter().map(|host| host.address).collect();
+        assert_eq!(addresses.len(), 9);
+        assert!(hosts.iter().all(|host| host.address.is_loopback() && host.local() == host.address));
     }
 }

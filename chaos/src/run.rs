@@ -48,6 +48,10 @@ pub struct Wish<'a> {
     /// Where everything is kept. It must not be there yet.
     pub folder: PathBuf,
     pub holdfast: PathBuf,
+    /// Another version of it, for experiments in which two work together.
+    pub other: Option<PathBuf>,
+    /// The agents share this machine's loopback.
+    pub loopback: bool,
     /// Set by a signal.
     pub stop: Arc<AtomicBool>,
 }
@@ -81,6 +85,7 @@ pub enum RunError {
 struct Plan<'a> {
     experiment: &'a Experiment,
     seed: u64,
+    loopback: bool,
     /// What was left to the seed, in order.
     chosen: Vec<Chosen>,
 }
@@ -90,6 +95,8 @@ struct Plan<'a> {
 pub struct Planned {
     pub experiment: Experiment,
     pub seed: u64,
+    #[serde(default)]
+    pub loopback: bool,
 }
 
 impl Planned {
@@ -162,8 +169,11 @@ fn start(
     tell: &mut impl FnMut(&str),
 ) -> Result<(Farm, Option<Switch>), RunError> {
     let Wish { experiment, seed, holdfast, .. } = wish;
+    let clocks = means(wish)?;
     tell(&format!("starting {} agents", experiment.nodes));
-    let (hosts, switch) = if experiment.faults().any(Fault::needs_a_switch) {
+    let (hosts, switch) = if wish.loopback {
+        (network::loopback(experiment.nodes), None)
+    } else if experiment.faults().any(Fault::needs_a_switch) {
         let (hosts, switch) = network::switched(lab, experiment.nodes, *seed)?;
         (hosts, Some(switch))
     } else {
@@ -171,20 +181,39 @@ fn start(
     };
     // Sockets have short names only, and the lab's folder is near the root.
     let homes = lab.folder().to_owned();
-    let clocks = if experiment.faults().any(Fault::needs_clocks) {
-        Some(doctor::faketime().ok_or_else(|| RunError::Absent("libfaketime is not installed".to_owned()))?)
-    } else {
-        None
-    };
     let ground = Ground {
         hosts,
         folder: &homes,
         holdfast,
+        other: wish.other.as_deref(),
         zones: experiment.zones,
         disks: experiment.faults().any(Fault::needs_disks),
         clocks,
     };
     Ok((Farm::start(lab, ground)?, switch))
+}
+
+/// Whether everything is there that the experiment takes: a fault that was left out would be taken for one
+/// that was survived. Returns what gives agents clocks of their own, if they need any.
+fn means(wish: &Wish<'_>) -> Result<Option<&'static Path>, RunError> {
+    let absent = |words: String| Err(RunError::Absent(words));
+    if wish.loopback {
+        let beyond = wish.experiment.faults().filter(|fault| fault.needs_hosts()).map(Fault::name);
+        let beyond: Vec<&str> = BTreeSet::from_iter(beyond).into_iter().collect();
+        if !beyond.is_empty() {
+            return absent(format!("on loopback there is no {}; it takes root", beyond.join(", no ")));
+        }
+    }
+    if wish.experiment.faults().any(Fault::needs_another_version) && wish.other.is_none() {
+        return absent("it needs another version of the program: name it with --other".to_owned());
+    }
+    if !wish.experiment.faults().any(Fault::needs_clocks) {
+        return Ok(None);
+    }
+    match doctor::faketime() {
+        None => absent("libfaketime is not installed".to_owned()),
+        library => Ok(library),
+    }
 }
 
 fn work(
@@ -236,7 +265,8 @@ fn work(
         chosen: Vec::new(),
     };
     let broken = break_it(&mut method, tell);
-    let plan = Plan { experiment, seed: *seed, chosen: std::mem::take(&mut method.chosen) };
+    let plan =
+        Plan { experiment, seed: *seed, loopback: wish.loopback, chosen: std::mem::take(&mut method.chosen) };
     let failed = clients.stop();
     if let Some(deployer) = &mut deployer {
         tell("letting the rollout that is going on come to its end");

@@ -28,6 +28,20 @@ pub(super) fn stop(targets: &[usize], field: &mut Field<'_>) -> Result<(), Fault
     Ok(())
 }
 
+/// One after the other, as a rolling upgrade goes.
+pub(super) fn change_version(
+    targets: &[usize],
+    field: &mut Field<'_>,
+    other: bool,
+) -> Result<(), FaultError> {
+    for target in targets {
+        stop(&[*target], field)?;
+        field.farm.set_version(*target, other)?;
+        field.farm.start_agent(field.lab, *target)?;
+    }
+    Ok(())
+}
+
 pub(super) fn pause(targets: &[usize], field: &Field<'_>, paused: bool) {
     for target in targets {
         field.farm.pause(*target, paused);

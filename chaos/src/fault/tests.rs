@@ -5,6 +5,7 @@ const ALL: &[&str] = &[
     r#"{"fault":"pause"}"#,
     r#"{"fault":"freeze"}"#,
     r#"{"fault":"restart"}"#,
+    r#"{"fault":"version"}"#,
     r#"{"fault":"partition","direction":"in","from":"one","flap_ms":500}"#,
     r#"{"fault":"loss","percent":9}"#,
     r#"{"fault":"link","delay_ms":9}"#,

@@ -92,7 +92,7 @@ pub fn set(place: &Place<'_>, journal: &Journal, stop: &AtomicBool) {
         let Some(slot) = turns.next().filter(|_| !stop.load(Ordering::Relaxed)) else { return };
         let key = place.board.key(slot);
         let op = Op::PriceSet { key: key.clone(), value };
-        match journal.call(place.client, op, || set_once(&mut connection, &key, value)) {
+        match journal.call(place.client, op, || set_once(place.host, &mut connection, &key, value)) {
             Outcome::Unknown { .. } => {
                 place.board.give_up(slot);
                 connection = None;
@@ -103,10 +103,10 @@ pub fn set(place: &Place<'_>, journal: &Journal, stop: &AtomicBool) {
     }
 }
 
-fn set_once(connection: &mut Option<Connection>, key: &str, value: i64) -> Outcome {
+fn set_once(host: &Host, connection: &mut Option<Connection>, key: &str, value: i64) -> Outcome {
     let open = match connection {
         Some(open) => open,
-        None => match store::connect() {
+        None => match store::connect(host) {
             Ok(open) => connection.insert(open),
             Err(error) => return refused(error),
         },
@@ -147,13 +147,13 @@ pub fn read(place: &Place<'_>, journal: &Journal, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let key = place.board.key(random.random_range(0..place.board.0.len()));
         let op = Op::PriceRead { key: key.clone() };
-        journal.call(place.client, op, || read_once(&mut cache, &mut connection, key));
+        journal.call(place.client, op, || read_once(place.host, &mut cache, &mut connection, key));
         let is_away = connection.is_none() && !cache.is_subscribed();
         std::thread::sleep(if is_away { AWAY } else { READ_EVERY });
     }
 }
 
-fn read_once(cache: &mut Cache, connection: &mut Option<Connection>, key: String) -> Outcome {
+fn read_once(host: &Host, cache: &mut Cache, connection: &mut Option<Connection>, key: String) -> Outcome {
     // A cache that can not confirm itself serves nothing, and keeps nothing.
     let is_confirmed = cache.confirm().is_ok();
     if let Some(value) = cache.get(&key).filter(|_| is_confirmed) {
@@ -161,7 +161,7 @@ fn read_once(cache: &mut Cache, connection: &mut Option<Connection>, key: String
     }
     let open = match connection {
         Some(open) => open,
-        None => match store::connect() {
+        None => match store::connect(host) {
             Ok(open) => connection.insert(open),
             Err(error) => return refused(error),
         },

@@ -47,7 +47,7 @@ pub fn work(host: &Host, number: usize, kind: Kind, client: u32, journal: &Journ
             // Shared by the clients of all hosts.
             Kind::Counter => Op::CounterAdd { key: format!("count-{}", count / PER_KEY), delta: 1 },
         };
-        let outcome = journal.call(client, op.clone(), || ask(&mut connection, &op));
+        let outcome = journal.call(client, op.clone(), || ask(host, &mut connection, &op));
         count = match (kind, outcome) {
             // Each operation of unknown end doubles what a search for an order has to try. So a key gets
             // one of a client at most.
@@ -58,10 +58,10 @@ pub fn work(host: &Host, number: usize, kind: Kind, client: u32, journal: &Journ
     }
 }
 
-fn ask(connection: &mut Option<Connection>, op: &Op) -> Outcome {
+fn ask(host: &Host, connection: &mut Option<Connection>, op: &Op) -> Outcome {
     let open = match connection {
         Some(open) => open,
-        None => match connect() {
+        None => match connect(host) {
             Ok(open) => connection.insert(open),
             // Nothing was asked yet.
             Err(error) => return refused(error),
@@ -86,8 +86,9 @@ fn ask(connection: &mut Option<Connection>, op: &Op) -> Outcome {
     }
 }
 
-pub(super) fn connect() -> RedisResult<Connection> {
-    let client = redis::Client::open(format!("redis://127.0.0.1:{REDIS_PORT}/"))?;
+/// To the agent of a host, on which this thread has to be.
+pub(super) fn connect(host: &Host) -> RedisResult<Connection> {
+    let client = redis::Client::open(format!("redis://{}:{REDIS_PORT}/", host.local()))?;
     let connection = client.get_connection_with_timeout(Duration::from_secs(1))?;
     connection.set_read_timeout(Some(ANSWER_MAX))?;
     connection.set_write_timeout(Some(ANSWER_MAX))?;
@@ -115,7 +116,7 @@ fn ledger_key(entry: &str) -> String {
 pub fn read_back(host: &Host, tried: &BTreeSet<String>, journal: &Journal) -> Result<(), String> {
     let read = || {
         host.enter().map_err(|error| error.to_string())?;
-        let outcome = journal.call(0, Op::LedgerRead {}, || match entries(tried) {
+        let outcome = journal.call(0, Op::LedgerRead {}, || match entries(host, tried) {
             Ok(entries) => Outcome::Ok { value: Value::Entries { entries } },
             Err(error) => unknown(error),
         });
@@ -125,8 +126,8 @@ pub fn read_back(host: &Host, tried: &BTreeSet<String>, journal: &Journal) -> Re
         .unwrap_or_else(|_| Err("a reader panicked".to_owned()))
 }
 
-fn entries(tried: &BTreeSet<String>) -> RedisResult<Vec<String>> {
-    let mut connection = connect()?;
+fn entries(host: &Host, tried: &BTreeSet<String>) -> RedisResult<Vec<String>> {
+    let mut connection = connect(host)?;
     let mut found = Vec::new();
     let all: Vec<&String> = tried.iter().collect();
     for chunk in all.chunks(CHUNK) {
@@ -141,7 +142,7 @@ fn entries(tried: &BTreeSet<String>) -> RedisResult<Vec<String>> {
 pub fn groups_led(host: &Host) -> Option<u64> {
     let read = || {
         host.enter().ok()?;
-        let info: String = redis::cmd("INFO").arg("holdfast").query(&mut connect().ok()?).ok()?;
+        let info: String = redis::cmd("INFO").arg("holdfast").query(&mut connect(host).ok()?).ok()?;
         info.lines().find_map(|line| line.trim().strip_prefix("leaders_here:")?.parse().ok())
     };
     std::thread::scope(|scope| scope.spawn(read).join()).ok().flatten()
