@@ -147,6 +147,7 @@ impl Replica {
             if new_members {
                 view.voters.clone_from(&members.voters);
                 view.learners.clone_from(&members.learners);
+                view.becoming = members.becoming();
             }
             changed
         });
@@ -204,6 +205,11 @@ impl Members {
             voters: membership.voter_ids().map(node).collect(),
             learners: membership.learner_ids().map(node).collect(),
         }
+    }
+
+    /// The newer configuration of a joint one.
+    fn becoming(&self) -> Option<BTreeSet<NodeId>> {
+        self.configs.last().filter(|_| self.configs.len() > 1).cloned()
     }
 }
 
