@@ -24,8 +24,8 @@ pub(crate) struct Replica {
     pub log: Log,
     pub settings: Settings,
     pub view: watch::Sender<GroupView>,
-    /// The log's end when this life began.
-    pub opened_at: Option<u64>,
+    /// The leadership that this life began with.
+    pub resumed: Option<Resumed>,
     /// Held while the voters or learners are changed.
     pub changing: tokio::sync::Mutex<()>,
     started: Instant,
@@ -37,6 +37,15 @@ pub(crate) struct Replica {
     /// The snapshot that is being received, and how much of it there is.
     receiving: Mutex<(String, u64)>,
     members: Mutex<Arc<Members>>,
+}
+
+/// A leadership that has outlived its agent: openraft starts a leader as the leader that it was, in the
+/// same term.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Resumed {
+    pub term: u64,
+    /// The index of the log's last entry when this life began.
+    pub log_end: u64,
 }
 
 /// Who belongs to the group. Made anew when that changes, which is seldom.
@@ -56,7 +65,7 @@ impl Replica {
         raft: Raft,
         log: Log,
         settings: Settings,
-        opened_at: Option<u64>,
+        resumed: Option<Resumed>,
     ) -> Self {
         Self {
             id,
@@ -65,7 +74,7 @@ impl Replica {
             log,
             settings,
             view: watch::Sender::new(GroupView::default()),
-            opened_at,
+            resumed,
             changing: tokio::sync::Mutex::default(),
             started: Instant::now(),
             heard_ms: AtomicU64::new(0),
@@ -192,6 +201,14 @@ impl Replica {
 
     pub fn known_leader(&self) -> Option<NodeId> {
         self.view.borrow().leader.filter(|leader| *leader != self.me)
+    }
+}
+
+impl Resumed {
+    /// `None` when this node did not lead.
+    pub fn of(me: NodeId, log: &Log) -> Option<Self> {
+        let vote = log.vote().filter(|vote| vote.is_committed() && vote.leader_id.node_id == me.0)?;
+        Some(Self { term: vote.leader_id.term, log_end: log.last_log_id()?.index })
     }
 }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use node_consensus::{HandleError, ReadError, Settings, WriteError};
 use proto::ids::{GroupId, NodeId};
 
-use crate::cluster::{GROUP, Message, Net, Node, applied, formed, formed_with, leader};
+use crate::cluster::{GROUP, Message, Net, Node, applied, formed, formed_with, ids, leader, until};
 
 #[tokio::test]
 async fn the_loss_of_the_leader_costs_no_acknowledged_write() {
@@ -237,4 +237,32 @@ async fn a_write_that_was_on_its_way_when_its_node_ended_may_have_been_executed(
     for node in &nodes {
         applied(node, &words.iter().map(String::as_str).collect::<Vec<_>>()).await;
     }
+}
+
+#[tokio::test]
+async fn a_leader_whose_log_was_cut_short_since_it_was_opened_answers_reads() {
+    let net = Net::default();
+    // The first leader writes often, and never waits long; the third node calls no elections.
+    let hasty = Settings { write_timeout: Duration::from_millis(5), ..Settings::default() };
+    let patient = Settings { silence: Duration::from_secs(3_600), ..Settings::default() };
+    let first = Node::start_with(&net, 1, hasty).await;
+    let mut nodes = vec![first, Node::start(&net, 2).await, Node::start_with(&net, 3, patient).await];
+    nodes[0].group.initialize(ids(&[1, 2, 3])).await.unwrap();
+    assert_eq!(leader(&nodes).await, 0);
+    net.isolate(NodeId(1));
+    for n in 0..20 {
+        assert!(nodes[0].write(&n.to_string()).await.is_err());
+    }
+    let tail = nodes[0].group.watch().borrow().last_log;
+    let dead = nodes.remove(0).kill().await;
+    assert_eq!(leader(&nodes).await, 0);
+    net.heal();
+    nodes.push(dead.restart().await);
+    assert_eq!(leader(&nodes).await, 0);
+    let end = nodes[0].group.watch().borrow().last_log;
+    assert!(end < tail, "{end} of {tail} entries");
+    until("the log cut short", || nodes[2].group.watch().borrow().last_log == end).await;
+    nodes.remove(0).kill().await;
+    assert_eq!(leader(&nodes).await, 1);
+    assert_eq!(nodes[1].group.read(|words| words.0.len()).await, Ok(0));
 }
