@@ -32,6 +32,8 @@ pub(crate) struct Replica {
     /// When the leader was heard last, in ms since `started`.
     heard_ms: AtomicU64,
     searching: AtomicBool,
+    /// When the leadership that the view tells of began, in ms since `started`.
+    led_since_ms: AtomicU64,
     /// The log's end when the last heartbeat was due.
     idle_at: AtomicU64,
     /// The snapshot that is being received, and how much of it there is.
@@ -79,6 +81,7 @@ impl Replica {
             started: Instant::now(),
             heard_ms: AtomicU64::new(0),
             searching: AtomicBool::new(false),
+            led_since_ms: AtomicU64::new(0),
             idle_at: AtomicU64::new(0),
             receiving: Mutex::default(),
             members: Mutex::default(),
@@ -174,6 +177,9 @@ impl Replica {
             });
             close.map(|(id, _)| node(*id))
         };
+        if is_leader && !(view.is_leader && view.term == metrics.current_term) {
+            self.led_since_ms.store(self.now_ms(), Ordering::Relaxed);
+        }
         let mut changed = set(&mut view.leader, metrics.current_leader.filter(|_| !lost).map(node));
         changed |= set(&mut view.is_leader, is_leader);
         changed |= set(&mut view.term, metrics.current_term);
@@ -191,8 +197,16 @@ impl Replica {
     pub fn lacks_quorum(&self) -> bool {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
-        let silent_ms = metrics.millis_since_quorum_ack.unwrap_or(0);
+        // Of no majority it has heard yet. It may have been restarted, and be alone.
+        let silent_ms = metrics.millis_since_quorum_ack.unwrap_or_else(|| self.led_for_ms(&metrics));
         metrics.state.is_leader() && u128::from(silent_ms) > 2 * self.settings.lease.as_millis()
+    }
+
+    fn led_for_ms(&self, metrics: &Metrics) -> u64 {
+        let view = self.view.borrow();
+        // A leadership that the view does not tell of yet has just begun.
+        let told = view.is_leader && view.term == metrics.current_term;
+        if told { self.now_ms().saturating_sub(self.led_since_ms.load(Ordering::Relaxed)) } else { 0 }
     }
 
     pub fn leads(&self) -> bool {

@@ -266,3 +266,21 @@ async fn a_leader_whose_log_was_cut_short_since_it_was_opened_answers_reads() {
     assert_eq!(leader(&nodes).await, 1);
     assert_eq!(nodes[1].group.read(|words| words.0.len()).await, Ok(0));
 }
+
+#[tokio::test]
+async fn a_leader_that_is_restarted_alone_soon_says_that_there_is_no_quorum() {
+    let net = Net::default();
+    let mut nodes = formed(&net, 3).await;
+    let place = leader(&nodes).await;
+    let alone = nodes.remove(place);
+    for node in nodes {
+        node.kill().await;
+    }
+    let alone = alone.kill().await.restart().await;
+    let mut view = alone.group.watch();
+    view.wait_for(|view| view.is_leader).await.unwrap();
+    tokio::time::sleep(Settings::default().lease * 3).await;
+    let before = view.borrow().last_log;
+    assert_eq!(alone.write("refused").await, Err(WriteError::NoQuorum));
+    assert_eq!(alone.group.watch().borrow().last_log, before, "nothing is appended for it");
+}
