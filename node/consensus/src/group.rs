@@ -86,7 +86,11 @@ pub struct GroupView {
     /// Whether that is this node.
     pub is_leader: bool,
     pub term: u64,
+    /// Whose votes count: those of both configurations while a change of them is half done.
     pub voters: BTreeSet<NodeId>,
+    /// Where a change of the voters that is half done leads to. It stays half done when its leader dies in
+    /// the middle of it, and until somebody finishes it a majority of the old voters is needed as well.
+    pub becoming: Option<BTreeSet<NodeId>>,
     pub learners: BTreeSet<NodeId>,
     /// Index of the last entry that was applied here.
     pub applied: u64,
@@ -199,7 +203,8 @@ impl<S: StateMachine> Group<S> {
     }
 
     /// Brings the membership to these voters and learners: new replicas are added as learners, caught
-    /// up with, then the voters change in one joint step. Safe to repeat after any error.
+    /// up with, then the voters change in one joint step. Safe to repeat after any error; a change
+    /// that was left half done is finished by it.
     ///
     /// # Errors
     /// See [`ReconfigureError`].
@@ -218,7 +223,7 @@ impl<S: StateMachine> Group<S> {
         for new in wanted.difference(&known) {
             self.change(self.replica.raft.add_learner(new.0, EmptyNode {}, false)).await?;
         }
-        if now.voters != voters {
+        if now.voters != voters || now.becoming.is_some() {
             self.caught_up(voters.difference(&now.voters).copied().collect()).await?;
             let ids: BTreeSet<u64> = voters.iter().map(|id| id.0).collect();
             let change = ChangeMembers::ReplaceAllVoters(ids);

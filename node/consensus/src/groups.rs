@@ -25,7 +25,7 @@ use crate::log::Log;
 use crate::machine::StateMachine;
 use crate::network::Network;
 use crate::reads;
-use crate::replica::Replica;
+use crate::replica::{Replica, Resumed};
 use crate::settings::Settings;
 use crate::transport::Transport;
 use crate::types::{Metrics, Raft};
@@ -126,7 +126,7 @@ impl Groups {
         let log = Log::open(id, engine).map_err(storage)?;
         let machine = Machine::open(id, snapshots, self.shared.fault.clone(), machine).map_err(storage)?;
         log.check_against(machine.read().last).map_err(storage)?;
-        let opened_at = log.last_log_id().map(|last| last.index);
+        let resumed = Resumed::of(self.shared.me, &log);
         let me = self.shared.me;
         let network = Network {
             me,
@@ -137,7 +137,7 @@ impl Groups {
         let raft = Raft::new(me.0, Arc::new(config), network, log.clone(), machine.clone())
             .await
             .map_err(|error| OpenError::Raft { group: id, reason: error.to_string() })?;
-        let replica = Arc::new(Replica::new(id, me, raft, log, settings, opened_at));
+        let replica = Arc::new(Replica::new(id, me, raft, log, settings, resumed));
         replica.refresh();
         let (writes, jobs) = mpsc::channel(QUEUE_MAX);
         let (reads, waiters) = mpsc::channel(QUEUE_MAX);

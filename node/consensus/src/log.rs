@@ -116,6 +116,11 @@ impl Log {
         Ok(())
     }
 
+    /// Whom this replica votes for or follows.
+    pub fn vote(&self) -> Option<Vote> {
+        self.state().vote
+    }
+
     pub fn last_log_id(&self) -> Option<LogId> {
         self.state().last
     }

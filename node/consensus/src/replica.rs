@@ -24,19 +24,30 @@ pub(crate) struct Replica {
     pub log: Log,
     pub settings: Settings,
     pub view: watch::Sender<GroupView>,
-    /// The log's end when this life began.
-    pub opened_at: Option<u64>,
+    /// The leadership that this life began with.
+    pub resumed: Option<Resumed>,
     /// Held while the voters or learners are changed.
     pub changing: tokio::sync::Mutex<()>,
     started: Instant,
     /// When the leader was heard last, in ms since `started`.
     heard_ms: AtomicU64,
     searching: AtomicBool,
+    /// When the leadership that the view tells of began, in ms since `started`.
+    led_since_ms: AtomicU64,
     /// The log's end when the last heartbeat was due.
     idle_at: AtomicU64,
     /// The snapshot that is being received, and how much of it there is.
     receiving: Mutex<(String, u64)>,
     members: Mutex<Arc<Members>>,
+}
+
+/// A leadership that has outlived its agent: openraft starts a leader as the leader that it was, in the
+/// same term.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Resumed {
+    pub term: u64,
+    /// The index of the log's last entry when this life began.
+    pub log_end: u64,
 }
 
 /// Who belongs to the group. Made anew when that changes, which is seldom.
@@ -56,7 +67,7 @@ impl Replica {
         raft: Raft,
         log: Log,
         settings: Settings,
-        opened_at: Option<u64>,
+        resumed: Option<Resumed>,
     ) -> Self {
         Self {
             id,
@@ -65,11 +76,12 @@ impl Replica {
             log,
             settings,
             view: watch::Sender::new(GroupView::default()),
-            opened_at,
+            resumed,
             changing: tokio::sync::Mutex::default(),
             started: Instant::now(),
             heard_ms: AtomicU64::new(0),
             searching: AtomicBool::new(false),
+            led_since_ms: AtomicU64::new(0),
             idle_at: AtomicU64::new(0),
             receiving: Mutex::default(),
             members: Mutex::default(),
@@ -147,6 +159,7 @@ impl Replica {
             if new_members {
                 view.voters.clone_from(&members.voters);
                 view.learners.clone_from(&members.learners);
+                view.becoming = members.becoming();
             }
             changed
         });
@@ -164,6 +177,9 @@ impl Replica {
             });
             close.map(|(id, _)| node(*id))
         };
+        if is_leader && !(view.is_leader && view.term == metrics.current_term) {
+            self.led_since_ms.store(self.now_ms(), Ordering::Relaxed);
+        }
         let mut changed = set(&mut view.leader, metrics.current_leader.filter(|_| !lost).map(node));
         changed |= set(&mut view.is_leader, is_leader);
         changed |= set(&mut view.term, metrics.current_term);
@@ -181,8 +197,16 @@ impl Replica {
     pub fn lacks_quorum(&self) -> bool {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow();
-        let silent_ms = metrics.millis_since_quorum_ack.unwrap_or(0);
+        // Of no majority it has heard yet. It may have been restarted, and be alone.
+        let silent_ms = metrics.millis_since_quorum_ack.unwrap_or_else(|| self.led_for_ms(&metrics));
         metrics.state.is_leader() && u128::from(silent_ms) > 2 * self.settings.lease.as_millis()
+    }
+
+    fn led_for_ms(&self, metrics: &Metrics) -> u64 {
+        let view = self.view.borrow();
+        // A leadership that the view does not tell of yet has just begun.
+        let told = view.is_leader && view.term == metrics.current_term;
+        if told { self.now_ms().saturating_sub(self.led_since_ms.load(Ordering::Relaxed)) } else { 0 }
     }
 
     pub fn leads(&self) -> bool {
@@ -191,6 +215,14 @@ impl Replica {
 
     pub fn known_leader(&self) -> Option<NodeId> {
         self.view.borrow().leader.filter(|leader| *leader != self.me)
+    }
+}
+
+impl Resumed {
+    /// `None` when this node did not lead.
+    pub fn of(me: NodeId, log: &Log) -> Option<Self> {
+        let vote = log.vote().filter(|vote| vote.is_committed() && vote.leader_id.node_id == me.0)?;
+        Some(Self { term: vote.leader_id.term, log_end: log.last_log_id()?.index })
     }
 }
 
@@ -204,6 +236,11 @@ impl Members {
             voters: membership.voter_ids().map(node).collect(),
             learners: membership.learner_ids().map(node).collect(),
         }
+    }
+
+    /// The newer configuration of a joint one.
+    fn becoming(&self) -> Option<BTreeSet<NodeId>> {
+        self.configs.last().filter(|_| self.configs.len() > 1).cloned()
     }
 }
 

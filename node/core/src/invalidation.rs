@@ -224,22 +224,32 @@ impl Streams {
     }
 
     /// Whether a subscriber that has seen this much has missed anything that this node has applied.
-    /// What it missed of the own stream can be told; anything else can not.
+    /// What it missed of the own stream can be told; anything else can not, and least of all what came last
+    /// in a life that is over or in a stream that is followed no more.
     ///
     /// `None` means flush.
     pub fn missed_since(&self, seen: &[Position]) -> Option<Vec<Event>> {
-        let seen: BTreeMap<NodeId, &Position> =
-            seen.iter().map(|position| (position.node, position)).collect();
-        for now in self.vector() {
-            let before = seen.get(&now.node).filter(|before| before.generation == now.generation);
-            let sequence = before.map_or(0, |before| before.sequence);
+        let mut newest: BTreeMap<NodeId, Position> = BTreeMap::new();
+        for position in seen {
+            let known = newest.entry(position.node).or_insert(*position);
+            *known = (*known).max(*position);
+        }
+        let now: BTreeMap<NodeId, Position> =
+            self.vector().into_iter().map(|position| (position.node, position)).collect();
+        let goes_on =
+            |before: &Position| now.get(&before.node).is_some_and(|now| now.generation == before.generation);
+        if !newest.values().all(goes_on) {
+            return None;
+        }
+        for now in now.values() {
+            let sequence = newest.get(&now.node).map_or(0, |before| before.sequence);
             let ring_has_it =
                 now.node == self.me && self.pull(self.generation, sequence + 1, 0).oldest.is_none();
             if sequence < now.sequence && !ring_has_it {
                 return None;
             }
         }
-        let own = seen.get(&self.me).map_or(0, |position| position.sequence);
+        let own = newest.get(&self.me).map_or(0, |position| position.sequence);
         Some(self.pull(self.generation, own + 1, RING_EVENTS_MAX).events)
     }
 

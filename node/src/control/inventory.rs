@@ -21,6 +21,7 @@ pub(super) fn take(view: &View, group: &GroupView, now_ms: u64) -> Inventory {
     Inventory {
         nodes: view.members.iter().map(report).collect(),
         electorate: Electorate { voters: group.voters.clone(), learners: group.learners.clone() },
+        becoming: group.becoming.clone(),
     }
 }
 

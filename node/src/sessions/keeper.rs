@@ -151,7 +151,8 @@ async fn tell_of_leadership(group: SessionGroup, hosted: Hosted, stop: Cancellat
     loop {
         let now = {
             let view = views.borrow_and_update();
-            (view.leader, view.is_leader, view.term, view.voters.clone(), view.learners.clone())
+            let members = (view.voters.clone(), view.becoming.clone(), view.learners.clone());
+            (view.leader, view.is_leader, view.term, members)
         };
         if known.as_ref() != Some(&now) {
             known = Some(now);

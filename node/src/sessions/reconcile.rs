@@ -53,7 +53,7 @@ fn next(group: &SessionGroup, view: &GroupView, whereabouts: &Whereabouts) -> Op
     let state = whereabouts.control.state();
     let placed: BTreeSet<NodeId> = state.placement.get(&group.id())?.iter().copied().collect();
     let alive = placed.iter().copied().filter(|node| whereabouts.lives(*node)).collect();
-    next_voters(&placed, &view.voters, &view.learners, &alive)
+    next_voters(&placed, &view.voters, view.becoming.as_ref(), &view.learners, &alive)
 }
 
 async fn change(

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use node_consensus::{HandleError, ReadError, Settings, WriteError};
 use proto::ids::{GroupId, NodeId};
 
-use crate::cluster::{GROUP, Message, Net, Node, applied, formed, formed_with, leader};
+use crate::cluster::{GROUP, Message, Net, Node, applied, formed, formed_with, ids, leader, until};
 
 #[tokio::test]
 async fn the_loss_of_the_leader_costs_no_acknowledged_write() {
@@ -237,4 +237,50 @@ async fn a_write_that_was_on_its_way_when_its_node_ended_may_have_been_executed(
     for node in &nodes {
         applied(node, &words.iter().map(String::as_str).collect::<Vec<_>>()).await;
     }
+}
+
+#[tokio::test]
+async fn a_leader_whose_log_was_cut_short_since_it_was_opened_answers_reads() {
+    let net = Net::default();
+    // The first leader writes often, and never waits long; the third node calls no elections.
+    let hasty = Settings { write_timeout: Duration::from_millis(5), ..Settings::default() };
+    let patient = Settings { silence: Duration::from_secs(3_600), ..Settings::default() };
+    let first = Node::start_with(&net, 1, hasty).await;
+    let mut nodes = vec![first, Node::start(&net, 2).await, Node::start_with(&net, 3, patient).await];
+    nodes[0].group.initialize(ids(&[1, 2, 3])).await.unwrap();
+    assert_eq!(leader(&nodes).await, 0);
+    net.isolate(NodeId(1));
+    for n in 0..20 {
+        assert!(nodes[0].write(&n.to_string()).await.is_err());
+    }
+    let tail = nodes[0].group.watch().borrow().last_log;
+    let dead = nodes.remove(0).kill().await;
+    assert_eq!(leader(&nodes).await, 0);
+    net.heal();
+    nodes.push(dead.restart().await);
+    assert_eq!(leader(&nodes).await, 0);
+    let end = nodes[0].group.watch().borrow().last_log;
+    assert!(end < tail, "{end} of {tail} entries");
+    until("the log cut short", || nodes[2].group.watch().borrow().last_log == end).await;
+    nodes.remove(0).kill().await;
+    assert_eq!(leader(&nodes).await, 1);
+    assert_eq!(nodes[1].group.read(|words| words.0.len()).await, Ok(0));
+}
+
+#[tokio::test]
+async fn a_leader_that_is_restarted_alone_soon_says_that_there_is_no_quorum() {
+    let net = Net::default();
+    let mut nodes = formed(&net, 3).await;
+    let place = leader(&nodes).await;
+    let alone = nodes.remove(place);
+    for node in nodes {
+        node.kill().await;
+    }
+    let alone = alone.kill().await.restart().await;
+    let mut view = alone.group.watch();
+    view.wait_for(|view| view.is_leader).await.unwrap();
+    tokio::time::sleep(Settings::default().lease * 3).await;
+    let before = view.borrow().last_log;
+    assert_eq!(alone.write("refused").await, Err(WriteError::NoQuorum));
+    assert_eq!(alone.group.watch().borrow().last_log, before, "nothing is appended for it");
 }

@@ -213,3 +213,35 @@ async fn one_change_of_the_members_at_a_time() {
     assert_eq!(first, Ok(()));
     assert!(matches!(second, Err(ReconfigureError::Refused(_))), "{second:?}");
 }
+
+#[tokio::test]
+async fn a_change_that_its_leader_left_half_done_is_finished_when_it_is_asked_for_again() {
+    let net = Net::default();
+    let mut nodes = formed(&net, 1).await;
+    nodes.push(Node::start(&net, 2).await);
+    nodes.push(Node::start(&net, 3).await);
+    nodes[0].group.reconfigure(ids(&[1]), ids(&[2, 3])).await.unwrap();
+    let mut view = nodes[0].group.watch();
+    view.wait_for(|view| ids(&[2, 3]).is_subset(&view.caught_up)).await.unwrap();
+    // The first of the two entries gets into the leader's log, and nowhere else.
+    net.isolate(NodeId(1));
+    tokio::select! {
+        changed = nodes[0].group.reconfigure(ids(&[1, 2, 3]), ids(&[])) => panic!("{changed:?}"),
+        half = view.wait_for(|view| view.voters == ids(&[1, 2, 3])) => drop(half.unwrap()),
+    }
+    let back = nodes.remove(0).kill().await.restart().await;
+    net.heal();
+    // It is refused while the first entry is on its way.
+    let asked_again = async {
+        while back.group.reconfigure(ids(&[1, 2, 3]), ids(&[])).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), asked_again).await.unwrap();
+    // Two of three: enough, unless the only old voter still has to consent.
+    back.kill().await;
+    let place = leader(&nodes).await;
+    nodes[place].write("on").await.unwrap();
+    let view = nodes[place].group.watch().borrow().clone();
+    assert_eq!((view.voters, view.learners), (ids(&[1, 2, 3]), ids(&[])));
+}

@@ -12,6 +12,8 @@ pub struct Inventory {
     pub nodes: BTreeMap<NodeId, NodeReport>,
     /// The control group as it is now.
     pub electorate: Electorate,
+    /// Where a change of the voters that is half done leads to; the electorate has the old and the new ones.
+    pub becoming: Option<BTreeSet<NodeId>>,
 }
 
 /// Voters and learners of the control group.

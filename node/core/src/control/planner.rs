@@ -74,7 +74,8 @@ pub fn plan(state: &ControlState, inventory: &Inventory, now_ms: u64, policy: &P
     Plan {
         commands: orders.map(|order| Command::Order { epoch: state.epoch, order }).collect(),
         acts: state.apps.keys().flat_map(|app| acts(&farm, app)).collect(),
-        electorate: Some(electorate(&farm, policy)).filter(|next| *next != inventory.electorate),
+        electorate: Some(electorate(&farm, policy))
+            .filter(|next| *next != inventory.electorate || inventory.becoming.is_some()),
     }
 }
 
@@ -187,6 +188,9 @@ fn holders(farm: &Farm<'_>, policy: &Policy) -> BTreeMap<NodeId, Holder> {
 /// Who votes, and who follows the log: every live member does, so that each knows what it should run.
 /// (The design has non-voters pull the log from any peer, up to a head that the controller signed; as
 /// learners they load the leader instead. That is right for a farm of some nodes.)
+///
+/// The choice goes on from where a change that is half done leads to: the old and the new voters together
+/// are too many, and a choice that never shrinks would keep them all.
 fn electorate(farm: &Farm<'_>, policy: &Policy) -> Electorate {
     let now = &farm.inventory.electorate;
     let candidate = |node: NodeId, record: &NodeRecord| {
@@ -200,7 +204,8 @@ fn electorate(farm: &Farm<'_>, policy: &Policy) -> Electorate {
         }
     };
     let candidates = farm.state.members().map(|(node, record)| (node, candidate(node, record))).collect();
-    let voters = choose_voters(&now.voters, &candidates, policy.voters);
+    let current = farm.inventory.becoming.as_ref().unwrap_or(&now.voters);
+    let voters = choose_voters(current, &candidates, policy.voters);
     // A learner stays one while it is a member: its death says nothing of its disk.
     let follows =
         |node: &NodeId| farm.is_alive(*node) || now.learners.contains(node) || now.voters.contains(node);

@@ -102,6 +102,39 @@ fn a_subscriber_resumes_where_it_was_or_is_told_to_flush() {
 }
 
 #[test]
+fn who_has_seen_an_earlier_life_of_this_node_is_told_to_flush() {
+    let before = Position { node: ORIGIN, generation: Generation(9), sequence: 5 };
+    let mut reborn = origin();
+    assert_eq!(reborn.missed_since(&[before]), None, "its last events may have been lost");
+    let event = append(&mut reborn, "a");
+    assert_eq!(reborn.missed_since(&[before]), None);
+    // It has been told to flush since, and only keeps what it saw before that.
+    let since = Position { sequence: 0, ..event.position };
+    assert_eq!(reborn.missed_since(&[since, before]), Some(vec![event]));
+}
+
+#[test]
+fn who_has_seen_an_earlier_life_of_another_node_is_told_to_flush() {
+    let (mut origin, mut follower) = (origin(), follower());
+    follower.receive(append(&mut origin, "a"));
+    let seen = follower.vector();
+    follower.heartbeat(ORIGIN, Generation(11), 0);
+    assert_eq!(follower.missed_since(&seen), None);
+    assert_eq!(follower.missed_since(&follower.vector()), Some(vec![]));
+}
+
+#[test]
+fn who_has_seen_a_stream_that_is_followed_no_more_is_told_to_flush() {
+    let (mut origin, mut follower) = (origin(), follower());
+    follower.receive(append(&mut origin, "a"));
+    let seen = follower.vector();
+    assert_eq!(follower.missed_since(&seen), Some(vec![]));
+    follower.forget([ORIGIN].into_iter());
+    assert_eq!(follower.missed_since(&seen), None);
+    assert_eq!(follower.missed_since(&follower.vector()), Some(vec![]));
+}
+
+#[test]
 fn what_nobody_can_tell_any_more_makes_a_flush_and_is_not_asked_for_again() {
     let (mut origin, mut follower) = (origin(), follower());
     follower.receive(append(&mut origin, "a"));

@@ -11,7 +11,20 @@ use proto::ids::NodeId;
 /// that waits for it would hold the others up. So while one is missing, those that are there are added
 /// as far as that makes the group no larger than it should be, and nobody is taken away: a replica that
 /// is on its way out still counts for a majority.
+///
+/// `becoming` is where a change that was left half done leads to. It is gone on from, and finished even if
+/// nothing else is to do: until then the old voters are needed as well as the new ones.
 pub fn next_voters(
+    placed: &BTreeSet<NodeId>,
+    voters: &BTreeSet<NodeId>,
+    becoming: Option<&BTreeSet<NodeId>>,
+    learners: &BTreeSet<NodeId>,
+    alive: &BTreeSet<NodeId>,
+) -> Option<BTreeSet<NodeId>> {
+    step(placed, becoming.unwrap_or(voters), learners, alive).or_else(|| becoming.cloned())
+}
+
+fn step(
     placed: &BTreeSet<NodeId>,
     voters: &BTreeSet<NodeId>,
     learners: &BTreeSet<NodeId>,
@@ -41,7 +54,7 @@ mod tests {
     }
 
     fn next(placed: &[u64], voters: &[u64], alive: &[u64]) -> Option<BTreeSet<NodeId>> {
-        next_voters(&nodes(placed), &nodes(voters), &nodes(&[]), &nodes(alive))
+        next_voters(&nodes(placed), &nodes(voters), None, &nodes(&[]), &nodes(alive))
     }
 
     #[test]
@@ -58,7 +71,19 @@ mod tests {
     #[test]
     fn a_learner_that_was_left_over_is_taken_away() {
         let placed = nodes(&[1, 2, 3]);
-        assert_eq!(next_voters(&placed, &placed, &nodes(&[4]), &placed), Some(placed.clone()));
+        assert_eq!(next_voters(&placed, &placed, None, &nodes(&[4]), &placed), Some(placed.clone()));
+    }
+
+    #[test]
+    fn a_change_that_was_left_half_done_is_finished_and_gone_on_from() {
+        let half = |placed: &[u64], both: &[u64], becoming: &[u64], alive: &[u64]| {
+            let (none, becoming) = (nodes(&[]), nodes(becoming));
+            next_voters(&nodes(placed), &nodes(both), Some(&becoming), &none, &nodes(alive))
+        };
+        assert_eq!(half(&[1, 2, 3], &[1, 2, 3], &[1, 2, 3], &[1]), Some(nodes(&[1, 2, 3])));
+        // The one that is placed now is dead; of the old and the new voters it is gone on with the new.
+        assert_eq!(half(&[1, 2, 5], &[1, 2, 3, 4], &[1, 2, 4], &[1, 2]), Some(nodes(&[1, 2, 4])));
+        assert_eq!(half(&[1, 2, 5], &[1, 2, 3, 4], &[1, 2, 4], &[1, 2, 5]), Some(nodes(&[1, 2, 5])));
     }
 
     #[test]
@@ -82,12 +107,12 @@ mod tests {
         fn only_live_nodes_are_added_and_none_is_removed_for_nothing(
             placed in any_nodes(), voters in any_nodes(), alive in any_nodes(),
         ) {
-            if let Some(next) = next_voters(&placed, &voters, &BTreeSet::new(), &alive) {
+            if let Some(next) = next_voters(&placed, &voters, None, &BTreeSet::new(), &alive) {
                 prop_assert!(next.difference(&voters).all(|node| alive.contains(node) && placed.contains(node)));
                 prop_assert!(next == placed || next.is_superset(&voters));
                 prop_assert!(next != voters);
                 // The same farm, asked again, comes to an end.
-                let after = next_voters(&placed, &next, &BTreeSet::new(), &alive);
+                let after = next_voters(&placed, &next, None, &BTreeSet::new(), &alive);
                 prop_assert!(after.is_none());
             }
         }

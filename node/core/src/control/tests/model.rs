@@ -147,6 +147,7 @@ struct World {
     log: Log,
     agents: BTreeMap<NodeId, Agent>,
     electorate: Electorate,
+    becoming: Option<BTreeSet<NodeId>>,
     late_acts: Vec<(Epoch, NodeId, Act)>,
     late_commands: Vec<Command>,
     lossy: u8,
@@ -158,6 +159,7 @@ impl World {
             log: Log::started(),
             agents: BTreeMap::new(),
             electorate: Electorate { voters: [NodeId(1)].into(), learners: BTreeSet::new() },
+            becoming: None,
             late_acts: Vec::new(),
             late_commands: Vec::new(),
             lossy: 0,
@@ -241,7 +243,8 @@ impl World {
 
     fn plan(&self) -> Plan {
         let nodes = self.agents.iter().map(|(node, agent)| (*node, agent.report())).collect();
-        let inventory = Inventory { nodes, electorate: self.electorate.clone() };
+        let (electorate, becoming) = (self.electorate.clone(), self.becoming.clone());
+        let inventory = Inventory { nodes, electorate, becoming };
         plan(&self.log.state, &inventory, self.log.now_ms, &Policy::default())
     }
 
@@ -262,7 +265,7 @@ impl World {
             }
         }
         if let Some(electorate) = plan.electorate {
-            self.electorate = electorate;
+            (self.electorate, self.becoming) = (electorate, None);
         }
         for (node, agent) in &mut self.agents {
             agent.go_on(*node);
@@ -440,6 +443,23 @@ fn while_a_node_serves_a_third_release_no_other_node_is_told_to_change() {
     }
     world.tick();
     assert!(world.rollout().assigned.is_empty());
+}
+
+#[test]
+fn a_change_of_voters_that_was_left_half_done_is_asked_for_again_and_goes_where_it_led() {
+    let mut world = World::new(4);
+    world.come_to_rest();
+    let wanted = world.electorate.clone();
+    assert_eq!(wanted.voters.len(), 3);
+    // Grown: both configurations together are those that are wanted.
+    world.becoming = Some(wanted.voters.clone());
+    assert_eq!(world.plan().electorate, Some(wanted.clone()));
+    // One replaced: the one that was to leave is among them, and there are four.
+    world.electorate.voters.extend(&wanted.learners);
+    world.electorate.learners.clear();
+    assert_eq!(world.plan().electorate, Some(wanted.clone()));
+    world.tick();
+    assert_eq!((&world.electorate, world.plan().electorate), (&wanted, None));
 }
 
 #[test]
