@@ -382,10 +382,9 @@ impl Farm {
             }
             let is_astray = |life: &&Life| {
                 let wanted = demand(state, app, life.on.me).and_then(|demand| demand.release);
-                let serves = life.agent.serving(app);
                 // What became stable while this server was away may be what can not run here.
-                serves != wanted
-                    && !wanted.is_some_and(|release| serves.is_none() && life.agent.fails(self, release))
+                life.agent.serving(app) != wanted
+                    && !wanted.is_some_and(|release| life.agent.fails(self, release))
             };
             let astray = living.iter().find(is_astray);
             if let Some(life) = astray {
@@ -411,8 +410,10 @@ fn is_placed(living: &[Life], state: &ControlState) -> Option<String> {
 fn votes(living: &[Life], leader: &Life) -> Option<String> {
     let view = leader.group.watch().borrow().clone();
     let nodes: BTreeSet<NodeId> = living.iter().map(|life| life.on.me).collect();
-    let is_whole = view.voters.len() == voters_wanted(nodes.len()) && view.voters.is_subset(&nodes);
-    (!is_whole).then(|| format!("{:?} vote", view.voters))
+    let is_whole = view.voters.len() == voters_wanted(nodes.len())
+        && view.voters.is_subset(&nodes)
+        && view.becoming.is_none();
+    (!is_whole).then(|| format!("{:?} vote, on the way to {:?}", view.voters, view.becoming))
 }
 
 async fn within(stop: CancellationToken, task: impl Future<Output = ()>) {

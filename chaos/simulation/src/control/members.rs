@@ -97,6 +97,7 @@ impl Members {
         Inventory {
             nodes: self.inner().heard.iter().map(report).collect(),
             electorate: Electorate { voters: group.voters.clone(), learners: group.learners.clone() },
+            becoming: group.becoming.clone(),
         }
     }
 }

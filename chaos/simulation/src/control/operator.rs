@@ -18,8 +18,9 @@ const PAUSE_MS: std::ops::RangeInclusive<u64> = 500..=6_000;
 /// Whoever asks asks again elsewhere.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(300);
-/// `[rollout] deadline`.
+/// `[rollout] deadline`: often too short, and always long enough.
 const ROLLOUT_MS: u64 = 15_000;
+const PATIENT_ROLLOUT_MS: u64 = 60_000;
 
 /// As good as any: see [`super::quality`].
 const LAST_NUMBER: u8 = 248;
@@ -39,7 +40,7 @@ pub async fn run(farm: Arc<Farm>, stop: CancellationToken) {
             ask(&farm, &Command::Rollback { app, to: None }).await;
         } else {
             number += 1;
-            deploy(&farm, app, number).await;
+            deploy(&farm, app, number, ROLLOUT_MS).await;
         }
         sleep(Duration::from_millis(pause_ms)).await;
     }
@@ -47,11 +48,11 @@ pub async fn run(farm: Arc<Farm>, stop: CancellationToken) {
 
 /// Deploys [`LAST`] as an app's next release.
 pub async fn deploy_last(farm: &Arc<Farm>) {
-    deploy(farm, APPS[0].to_owned(), LAST_NUMBER).await;
+    deploy(farm, APPS[0].to_owned(), LAST_NUMBER, PATIENT_ROLLOUT_MS).await;
 }
 
 /// A release is on two servers before the log hears of it, as an upload has it.
-async fn deploy(farm: &Arc<Farm>, app: String, number: u8) {
+async fn deploy(farm: &Arc<Farm>, app: String, number: u8, rollout_ms: u64) {
     let release = release(number);
     let mut holders = farm.living();
     if holders.len() < 2 {
@@ -66,7 +67,7 @@ async fn deploy(farm: &Arc<Farm>, app: String, number: u8) {
         size_bytes: 1,
         files: 1,
         route: None,
-        rollout_ms: ROLLOUT_MS,
+        rollout_ms,
         created_ms: 0,
         registered_index: 0,
     };

@@ -234,6 +234,9 @@ impl Farm {
             for node in &wanted {
                 let Some(life) = self.life(*node) else { return Some(format!("{node} is down")) };
                 let Some(group) = life.ledgers.get(id) else { return Some(format!("{node} lacks {id}")) };
+                if let Some(becoming) = group.watch().borrow().becoming.clone() {
+                    return Some(format!("{id} is still on its way to {becoming:?}"));
+                }
                 states.push((*node, group.local(|ledger| ledger.state.clone())));
             }
             if let Some((other, _)) = states.iter().find(|(_, state)| *state != states[0].1) {
