@@ -87,6 +87,18 @@ struct Subscriber {
     queue: mpsc::Sender<Delivery>,
 }
 
+/// The one who asks for what is missing of a stream. However it ends, another may ask after it.
+struct Filling {
+    invalidation: Invalidation,
+    node: NodeId,
+}
+
+impl Drop for Filling {
+    fn drop(&mut self) {
+        self.invalidation.state().filling.remove(&self.node);
+    }
+}
+
 /// A subscriber's end: what becomes stale, until it is cut off.
 pub struct Subscription {
     pub deliveries: mpsc::Receiver<Delivery>,
@@ -203,11 +215,15 @@ impl Invalidation {
 
     /// Delivers, and fills a gap in the background.
     fn take(&self, outcome: Outcome) {
-        let mut state = self.state();
-        state.deliver(outcome.deliveries);
-        // One at a time asks; what it does not get is noticed again within a second.
-        if let Some(gap) = outcome.gap.filter(|gap| state.filling.insert(gap.node)) {
-            self.inner.tasks.tracker().spawn(push::fill(self.clone(), gap));
+        let asked = {
+            let mut state = self.state();
+            state.deliver(outcome.deliveries);
+            // One at a time asks; what it does not get is noticed again within a second.
+            outcome.gap.filter(|gap| state.filling.insert(gap.node))
+        };
+        if let Some(gap) = asked {
+            let filling = Filling { invalidation: self.clone(), node: gap.node };
+            self.inner.tasks.tracker().spawn(push::fill(filling, gap));
         }
     }
 
@@ -323,3 +339,6 @@ fn event_message(event: Event) -> InvalidationEvent {
 fn applied_position(position: Position) -> AppliedPosition {
     AppliedPosition { node: position.node.0, generation: position.generation.0, sequence: position.sequence }
 }
+
+#[cfg(test)]
+mod tests;
