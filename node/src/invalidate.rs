@@ -188,8 +188,7 @@ impl Invalidation {
     ) -> Result<PushInvalidationsResponse, Status> {
         for event in request.events {
             let event = parse(event)?;
-            let outcome = self.state().streams.receive(event);
-            self.take(outcome);
+            self.change(|streams| streams.receive(event));
         }
         let vector = self.state().streams.vector();
         let applied = vector.into_iter().filter(|position| position.node == from).map(applied_position);
@@ -213,10 +212,14 @@ impl Invalidation {
         Ok(PullInvalidationsResponse { events, oldest: pulled.oldest })
     }
 
-    /// Delivers, and fills a gap in the background.
-    fn take(&self, outcome: Outcome) {
+    /// Changes the streams, delivers what comes of it, and fills a gap in the background.
+    ///
+    /// Under one lock: else two changes at once could be delivered in the other order, and an event that is
+    /// pushed again be answered for before it is in any subscriber's queue.
+    fn change(&self, change: impl FnOnce(&mut Streams) -> Outcome) {
         let asked = {
             let mut state = self.state();
+            let outcome = change(&mut state.streams);
             state.deliver(outcome.deliveries);
             // One at a time asks; what it does not get is noticed again within a second.
             outcome.gap.filter(|gap| state.filling.insert(gap.node))
@@ -228,8 +231,7 @@ impl Invalidation {
     }
 
     fn heard(&self, node: NodeId, generation: Generation, highest: u64) {
-        let outcome = self.state().streams.heartbeat(node, generation, highest);
-        self.take(outcome);
+        self.change(|streams| streams.heartbeat(node, generation, highest));
     }
 
     fn filled(&self, gap: Gap, pulled: Pulled) -> Option<Gap> {

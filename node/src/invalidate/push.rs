@@ -86,8 +86,7 @@ pub(super) async fn fill(filling: Filling, gap: Gap) {
     drop(filling);
     if let Some(rest) = rest.filter(|rest| !others(&invalidation).contains(&rest.node)) {
         let highest = told_by(&invalidation, rest);
-        let outcome = invalidation.state().streams.abandon(rest, highest);
-        invalidation.take(outcome);
+        invalidation.change(|streams| streams.abandon(rest, highest));
     }
 }
 
@@ -133,8 +132,7 @@ pub(super) async fn watch_tails(invalidation: Invalidation, stop: CancellationTo
     loop {
         let news: Vec<NodeId> = view.borrow().gone.difference(&gone).copied().collect();
         if !news.is_empty() {
-            let outcome = invalidation.state().streams.forget(news.iter().copied());
-            invalidation.take(outcome);
+            invalidation.change(|streams| streams.forget(news.iter().copied()));
             gone.extend(news);
         }
         let states: Vec<(NodeId, Generation, u64)> = {
