@@ -122,12 +122,21 @@ impl Door {
             Ok(listener) => listener,
             Err(error) => return tracing::warn!(%error, "who waits at a public port is reset"),
         };
+        let mut failed = 0;
         while let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned()
-            && let Ok((stream, address)) = listener.accept()
+            && failed <= BACKLOG
         {
-            match stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
-                Ok(stream) => self.serve(stream, address, slot),
-                Err(error) => tracing::warn!(%error, "a connection can not be used"),
+            let accepted = listener.accept().and_then(|(stream, address)| {
+                stream.set_nonblocking(true)?;
+                Ok((TcpStream::from_std(stream)?, address))
+            });
+            match accepted {
+                Ok((stream, address)) => self.serve(stream, address, slot),
+                Err(error) if is_the_last(&error) => break,
+                Err(error) => {
+                    failed += 1;
+                    tracing::warn!(%error, "a connection can not be used");
+                }
             }
         }
     }
@@ -143,6 +152,17 @@ impl Door {
             drop(slot);
         });
     }
+}
+
+/// Whether nobody can be let in after this failure to let somebody in. It is mostly one client's own: who
+/// has gone before it was let in says nothing of those who wait behind it (accept(2)).
+fn is_the_last(error: &std::io::Error) -> bool {
+    const ENOMEM: i32 = 12;
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
+    const ENOBUFS: i32 = 105;
+    let short = matches!(error.raw_os_error(), Some(ENOMEM | ENFILE | EMFILE | ENOBUFS));
+    short || error.kind() == std::io::ErrorKind::WouldBlock
 }
 
 #[cfg(test)]
@@ -189,5 +209,15 @@ mod tests {
             assert!(answer.starts_with("HTTP/1.1 "), "{answer}");
         }
         assert!(std::net::TcpStream::connect(address).is_err(), "nobody else is let in");
+    }
+
+    #[test]
+    fn a_client_who_has_gone_ends_nothing_and_a_want_of_clients_or_descriptors_does() {
+        const ENDS: [(i32, bool); 7] =
+            [(4, false), (71, false), (103, false), (113, false), (11, true), (23, true), (24, true)];
+        for (code, ends) in ENDS {
+            let error = std::io::Error::from_raw_os_error(code);
+            assert_eq!(is_the_last(&error), ends, "{error}");
+        }
     }
 }

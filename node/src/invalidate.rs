@@ -87,6 +87,18 @@ struct Subscriber {
     queue: mpsc::Sender<Delivery>,
 }
 
+/// The one who asks for what is missing of a stream. However it ends, another may ask after it.
+struct Filling {
+    invalidation: Invalidation,
+    node: NodeId,
+}
+
+impl Drop for Filling {
+    fn drop(&mut self) {
+        self.invalidation.state().filling.remove(&self.node);
+    }
+}
+
 /// A subscriber's end: what becomes stale, until it is cut off.
 pub struct Subscription {
     pub deliveries: mpsc::Receiver<Delivery>,
@@ -176,8 +188,7 @@ impl Invalidation {
     ) -> Result<PushInvalidationsResponse, Status> {
         for event in request.events {
             let event = parse(event)?;
-            let outcome = self.state().streams.receive(event);
-            self.take(outcome);
+            self.change(|streams| streams.receive(event));
         }
         let vector = self.state().streams.vector();
         let applied = vector.into_iter().filter(|position| position.node == from).map(applied_position);
@@ -201,19 +212,26 @@ impl Invalidation {
         Ok(PullInvalidationsResponse { events, oldest: pulled.oldest })
     }
 
-    /// Delivers, and fills a gap in the background.
-    fn take(&self, outcome: Outcome) {
-        let mut state = self.state();
-        state.deliver(outcome.deliveries);
-        // One at a time asks; what it does not get is noticed again within a second.
-        if let Some(gap) = outcome.gap.filter(|gap| state.filling.insert(gap.node)) {
-            self.inner.tasks.tracker().spawn(push::fill(self.clone(), gap));
+    /// Changes the streams, delivers what comes of it, and fills a gap in the background.
+    ///
+    /// Under one lock: else two changes at once could be delivered in the other order, and an event that is
+    /// pushed again be answered for before it is in any subscriber's queue.
+    fn change(&self, change: impl FnOnce(&mut Streams) -> Outcome) {
+        let asked = {
+            let mut state = self.state();
+            let outcome = change(&mut state.streams);
+            state.deliver(outcome.deliveries);
+            // One at a time asks; what it does not get is noticed again within a second.
+            outcome.gap.filter(|gap| state.filling.insert(gap.node))
+        };
+        if let Some(gap) = asked {
+            let filling = Filling { invalidation: self.clone(), node: gap.node };
+            self.inner.tasks.tracker().spawn(push::fill(filling, gap));
         }
     }
 
     fn heard(&self, node: NodeId, generation: Generation, highest: u64) {
-        let outcome = self.state().streams.heartbeat(node, generation, highest);
-        self.take(outcome);
+        self.change(|streams| streams.heartbeat(node, generation, highest));
     }
 
     fn filled(&self, gap: Gap, pulled: Pulled) -> Option<Gap> {
@@ -323,3 +341,6 @@ fn event_message(event: Event) -> InvalidationEvent {
 fn applied_position(position: Position) -> AppliedPosition {
     AppliedPosition { node: position.node.0, generation: position.generation.0, sequence: position.sequence }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,8 @@ use proto::ids::{Generation, NodeId};
 /// longer than a blip, and starts with empty caches.
 const RING_EVENTS_MAX: usize = 4_096;
 const RING_BYTES_MAX: usize = 4 << 20;
+/// Numbers grow one by one. What is above was not reached that way, and would overflow.
+const SEQUENCE_MAX: u64 = 1 << 60;
 /// Streams that are followed: every member's, and room for those that have gone.
 const STREAMS_MAX: usize = 2 * proto::limits::MEMBERS_MAX;
 
@@ -85,6 +87,7 @@ pub struct Pulled {
 #[derive(Debug, Clone, Copy)]
 struct Applied {
     generation: Generation,
+    /// No more than [`SEQUENCE_MAX`].
     sequence: u64,
 }
 
@@ -128,6 +131,9 @@ impl Streams {
     pub fn receive(&mut self, event: Event) -> Outcome {
         let Position { node, generation, sequence } = event.position;
         let mut outcome = Outcome::default();
+        if sequence > SEQUENCE_MAX {
+            return outcome;
+        }
         let Some(applied) = self.follow(node, generation, &mut outcome) else { return outcome };
         if sequence == applied.sequence + 1 {
             applied.sequence = sequence;
@@ -144,11 +150,12 @@ impl Streams {
         outcome
     }
 
-    /// A node has said how long its stream is.
+    /// A node has said how long its stream is. Others relay it, and one that is broken may say anything.
     pub fn heartbeat(&mut self, node: NodeId, generation: Generation, highest: u64) -> Outcome {
         let mut outcome = Outcome::default();
         if let Some(applied) = self.follow(node, generation, &mut outcome)
             && highest > applied.sequence
+            && highest <= SEQUENCE_MAX
         {
             outcome.gap = Some(Gap { node, generation, from: applied.sequence + 1 });
         }
@@ -159,7 +166,8 @@ impl Streams {
     pub fn fill(&mut self, gap: Gap, pulled: Pulled) -> Outcome {
         let mut outcome = Outcome::default();
         let Some(applied) = self.follow(gap.node, gap.generation, &mut outcome) else { return outcome };
-        if let Some(oldest) = pulled.oldest
+        // Of a life that is over the oldest is above all numbers.
+        if let Some(oldest) = pulled.oldest.map(|oldest| oldest.min(SEQUENCE_MAX + 1))
             && oldest > applied.sequence + 1
         {
             applied.sequence = oldest - 1;
@@ -181,10 +189,13 @@ impl Streams {
     /// may wait. `highest` is the last number that is known to have been given.
     pub fn abandon(&mut self, gap: Gap, highest: u64) -> Outcome {
         let mut outcome = Outcome::default();
+        // An impossible number, if it were taken, would make old of all that comes later.
+        let last = if highest > SEQUENCE_MAX { gap.from } else { highest.max(gap.from) };
+        let last = last.min(SEQUENCE_MAX);
         if let Some(applied) = self.follow(gap.node, gap.generation, &mut outcome)
-            && applied.sequence < highest.max(gap.from)
+            && applied.sequence < last
         {
-            applied.sequence = highest.max(gap.from);
+            applied.sequence = last;
             outcome
                 .deliveries
                 .push(Delivery::Flush { reason: "invalidations of a server that is dead can not be had" });
@@ -236,15 +247,18 @@ impl Streams {
         }
         let now: BTreeMap<NodeId, Position> =
             self.vector().into_iter().map(|position| (position.node, position)).collect();
-        let goes_on =
-            |before: &Position| now.get(&before.node).is_some_and(|now| now.generation == before.generation);
+        let goes_on = |before: &Position| {
+            let now = now.get(&before.node).filter(|now| now.generation == before.generation);
+            // Nobody has seen more of the own stream than there is.
+            now.is_some_and(|now| now.node != self.me || before.sequence <= now.sequence)
+        };
         if !newest.values().all(goes_on) {
             return None;
         }
         for now in now.values() {
             let sequence = newest.get(&now.node).map_or(0, |before| before.sequence);
-            let ring_has_it =
-                now.node == self.me && self.pull(self.generation, sequence + 1, 0).oldest.is_none();
+            let ring_has_it = now.node == self.me
+                && self.pull(self.generation, sequence.saturating_add(1), 0).oldest.is_none();
             if sequence < now.sequence && !ring_has_it {
                 return None;
             }

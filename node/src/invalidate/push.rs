@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Invalidation, event_message, parse};
+use super::{Filling, Invalidation, event_message, parse};
 
 /// How long a node is waited for by somebody who does not wait: a round trip on a LAN and the time
 /// for a busy agent to answer.
@@ -80,13 +80,13 @@ async fn push(invalidation: &Invalidation, node: NodeId, event: &Event, limit: D
 }
 
 /// Asks the origin for what is missing, until there is nothing missing or it does not answer.
-pub(super) async fn fill(invalidation: Invalidation, gap: Gap) {
+pub(super) async fn fill(filling: Filling, gap: Gap) {
+    let invalidation = filling.invalidation.clone();
     let rest = ask_until_filled(&invalidation, gap).await;
-    invalidation.state().filling.remove(&gap.node);
+    drop(filling);
     if let Some(rest) = rest.filter(|rest| !others(&invalidation).contains(&rest.node)) {
         let highest = told_by(&invalidation, rest);
-        let outcome = invalidation.state().streams.abandon(rest, highest);
-        invalidation.take(outcome);
+        invalidation.change(|streams| streams.abandon(rest, highest));
     }
 }
 
@@ -132,8 +132,7 @@ pub(super) async fn watch_tails(invalidation: Invalidation, stop: CancellationTo
     loop {
         let news: Vec<NodeId> = view.borrow().gone.difference(&gone).copied().collect();
         if !news.is_empty() {
-            let outcome = invalidation.state().streams.forget(news.iter().copied());
-            invalidation.take(outcome);
+            invalidation.change(|streams| streams.forget(news.iter().copied()));
             gone.extend(news);
         }
         let states: Vec<(NodeId, Generation, u64)> = {

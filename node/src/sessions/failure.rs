@@ -115,7 +115,8 @@ impl From<WriteError> for Failure {
             WriteError::NoQuorum => Self::NoQuorum,
             WriteError::TooLarge => Self::TooLarge,
             WriteError::Busy => Self::Busy,
-            // A write that was under way when the group stopped may be in the log.
+            // A group that has stopped executed nothing of what it refuses so. It is told as unknown all the
+            // same: the agent is ending, and who looks before he repeats it loses nothing.
             WriteError::Unknown | WriteError::Stopped => Self::Unknown(error.to_string()),
         }
     }

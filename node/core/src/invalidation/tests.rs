@@ -195,4 +195,55 @@ proptest! {
         let expected: Vec<Delivery> = events.into_iter().map(Delivery::Event).collect();
         prop_assert_eq!(delivered, expected);
     }
+
+    /// Whatever numbers others tell, by malice or by mistake: nothing overflows, and what a node tells
+    /// afterwards is still taken.
+    #[test]
+    fn no_number_from_outside_breaks_anything(told in proptest::collection::vec(extremes(), 1..20)) {
+        let (mut origin, mut follower) = (origin(), follower());
+        let event = append(&mut origin, "a");
+        for (what, generation, number) in told {
+            let position = Position { node: ORIGIN, generation: Generation(generation), sequence: number };
+            let said = Event { position, ..event.clone() };
+            let gap = Gap { node: ORIGIN, generation: position.generation, from: number };
+            match what {
+                0 => follower.receive(said),
+                1 => follower.heartbeat(ORIGIN, position.generation, number),
+                2 => follower.fill(gap, Pulled { events: vec![said], oldest: None }),
+                3 => follower.fill(gap, Pulled { events: vec![said], oldest: Some(number) }),
+                _ => follower.abandon(gap, number),
+            };
+            let own = Position { node: NodeId(2), generation: Generation(1), sequence: number };
+            let _missed = follower.missed_since(&[position, own]);
+            let _stretch = follower.pull(own.generation, number, 10);
+            prop_assert!(follower.vector().iter().all(|position| position.sequence <= SEQUENCE_MAX));
+        }
+        let mut reborn = Streams::new(ORIGIN, Generation(u64::MAX));
+        let event = append(&mut reborn, "b");
+        prop_assert!(follower.receive(event.clone()).deliveries.contains(&Delivery::Event(event)));
+    }
+}
+
+/// What is told, of which life, and a number.
+fn extremes() -> impl Strategy<Value = (u8, u64, u64)> {
+    let numbers = prop_oneof![
+        Just(u64::MAX),
+        Just(u64::MAX - 1),
+        Just(SEQUENCE_MAX + 1),
+        Just(SEQUENCE_MAX),
+        Just(SEQUENCE_MAX - 1),
+        0u64..4,
+        any::<u64>()
+    ];
+    (0u8..5, 9u64..12, numbers)
+}
+
+#[test]
+fn an_impossible_number_makes_nothing_that_comes_later_look_old() {
+    let (mut origin, mut follower) = (origin(), follower());
+    assert_eq!(follower.heartbeat(ORIGIN, LIFE, u64::MAX), Outcome::default());
+    follower.abandon(gap(1), u64::MAX);
+    append(&mut origin, "a");
+    let event = append(&mut origin, "b");
+    assert_eq!(follower.receive(event.clone()).deliveries, [Delivery::Event(event)]);
 }
