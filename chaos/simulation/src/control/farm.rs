@@ -189,7 +189,7 @@ impl Farm {
         for host in 1..self.servers.count() {
             tokio::spawn(Arc::clone(self).come(host));
         }
-        self.wait(FORM_MAX, |farm| farm.unrest()).await
+        self.wait(FORM_MAX, Self::unrest).await
     }
 
     /// A server's agent begins to run; without an identity it joins first.
@@ -311,23 +311,32 @@ impl Farm {
     /// how long it took.
     async fn come_to_rest(self: &Arc<Self>) -> u64 {
         let begun = Instant::now();
-        let mut unrest = self.wait(REST_MAX, |farm| farm.unrest()).await;
+        let mut unrest = self.wait(REST_MAX, Self::unrest).await;
         if unrest.is_none() && !self.scene.is_broken() {
             operator::deploy_last(self).await;
-            let last = operator::LAST;
-            let is_there = |farm: &Farm| {
-                farm.unrest().or_else(|| {
-                    let living = farm.living();
-                    let lacks = living.iter().find(|life| life.agent.serving(APPS[0]) != Some(last));
-                    lacks.map(|life| format!("{} does not serve the last release", life.on.me))
-                })
-            };
-            unrest = self.wait(REST_MAX, is_there).await;
+            unrest = self.wait(REST_MAX, Self::lacks_the_last).await;
+        }
+        if unrest.is_some() && self.unrest().is_none() {
+            // Several servers can not run what has become stable without them, and serve what was stable
+            // before: another release would be a third one. An operator goes back to theirs first.
+            operator::roll_back(self).await;
+            self.wait(REST_MAX, Self::unrest).await;
+            operator::deploy_last(self).await;
+            unrest = self.wait(REST_MAX, Self::lacks_the_last).await;
         }
         let rested_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.jury.rest(&Rest { unrest });
         self.scene.note(format_args!("rests after {rested_ms} ms"));
         rested_ms
+    }
+
+    fn lacks_the_last(&self) -> Option<String> {
+        self.unrest().or_else(|| {
+            let living = self.living();
+            let lacks =
+                living.iter().find(|life| life.agent.serving(operator::LAST_APP) != Some(operator::LAST));
+            lacks.map(|life| format!("{} does not serve the last release", life.on.me))
+        })
     }
 
     /// What there still is after so long, if anything.

@@ -24,7 +24,8 @@ const PATIENT_ROLLOUT_MS: u64 = 60_000;
 
 /// As good as any: see [`super::quality`].
 const LAST_NUMBER: u8 = 248;
-/// What is deployed when every fault is over.
+/// What is deployed when every fault is over, and of which app.
+pub const LAST_APP: &str = APPS[0];
 pub const LAST: ReleaseId = ReleaseId([LAST_NUMBER; 32]);
 
 /// Works until it is told to stop.
@@ -46,9 +47,14 @@ pub async fn run(farm: Arc<Farm>, stop: CancellationToken) {
     }
 }
 
-/// Deploys [`LAST`] as an app's next release.
+/// Deploys [`LAST`].
 pub async fn deploy_last(farm: &Arc<Farm>) {
-    deploy(farm, APPS[0].to_owned(), LAST_NUMBER, PATIENT_ROLLOUT_MS).await;
+    deploy(farm, LAST_APP.to_owned(), LAST_NUMBER, PATIENT_ROLLOUT_MS).await;
+}
+
+/// Goes back to the release before.
+pub async fn roll_back(farm: &Arc<Farm>) {
+    ask(farm, &Command::Rollback { app: LAST_APP.to_owned(), to: None }).await;
 }
 
 /// A release is on two servers before the log hears of it, as an upload has it.
