@@ -57,6 +57,14 @@ pub enum Verb {
         #[arg(long, default_value = "here")]
         text: String,
     },
+    /// Wait for the end of a run, and remove what it has left
+    #[command(hide = true)]
+    Guard {
+        #[arg(long)]
+        pid: u32,
+        #[arg(long)]
+        start: u64,
+    },
     /// Break the product's promises on purpose, one at a time, and see that each is noticed
     #[command(
         after_help = "In the project's folder: it builds the program anew, with its mutants, in target/mutants.\n\

@@ -52,6 +52,9 @@ pub struct Experiment {
     pub failed_requests_max: Option<u64>,
     #[serde(default)]
     pub abort: Abort,
+    /// Faults that begin before the method and end after it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub meanwhile: Vec<Blow>,
     pub method: Vec<Step>,
 }
 
@@ -169,6 +172,15 @@ impl Experiment {
         if self.method.is_empty() || self.repeat == 0 {
             return Err("it breaks nothing: there is no [[method]]".to_owned());
         }
+        if self.meanwhile.len() > FAULTS_MAX {
+            return Err(format!("meanwhile has more than {FAULTS_MAX} faults"));
+        }
+        for blow in &self.meanwhile {
+            if blow.target == Target::Each {
+                return Err("what lasts all the while can not hit each node in turn".to_owned());
+            }
+            blow.fault.make_sense()?;
+        }
         for step in &self.method {
             if step.faults.is_empty() || step.faults.len() > FAULTS_MAX {
                 return Err(format!("a step of the method has 1 to {FAULTS_MAX} faults"));
@@ -199,7 +211,8 @@ impl Experiment {
 
     /// Every fault that it makes.
     pub fn faults(&self) -> impl Iterator<Item = &Fault> {
-        self.method.iter().flat_map(|step| step.faults.iter().map(|blow| &blow.fault))
+        let blows = self.method.iter().flat_map(|step| &step.faults);
+        blows.chain(&self.meanwhile).map(|blow| &blow.fault)
     }
 }
 
@@ -228,6 +241,12 @@ mod tests {
             ("[{ fault = \"kill\", target = \"any\" }]", "[]", "1 to 12"),
             ("\"any\" }", "\"each\" }, { fault = \"kill\", target = \"any\" }", "alone"),
             ("recovery_seconds_max = 9", "recovery_seconds_max = 99999999", "takes more"),
+            ("nodes = 3", "nodes = 3\nmeanwhile = [{ fault = \"kill\", target = \"each\" }]", "each node"),
+            (
+                "nodes = 3",
+                "nodes = 3\nmeanwhile = [{ fault = \"loss\", percent = 101, target = \"any\" }]",
+                "of a hundred",
+            ),
         ] {
             assert!(GOOD.contains(from), "{from}");
             let error = Experiment::parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -242,10 +242,7 @@ impl Farm {
         let mut agent = node.host.command(&node.program.to_string_lossy());
         agent.args(["agent", "--config"]).arg(&node.config).env("HOLDFAST_LOG", LOG);
         if let (Some(library), Some(clock)) = (&node.clock_library, &node.clock) {
-            agent.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", clock);
-            // Time that is measured goes on as ever; the file is looked at again every second.
-            agent.env("DONT_FAKE_MONOTONIC", "1").env("FAKETIME_CACHE_DURATION", "1");
-            agent.env("FAKETIME_DONT_RESET", "1");
+            own_clock(&mut agent, library, clock);
         }
         let agent = agent.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         let agent = agent.map_err(|source| file("log to", source))?;
@@ -437,6 +434,16 @@ impl Farm {
         let name = status["controller"]["node"].as_str()?;
         self.nodes.iter().position(|node| node.name == name)
     }
+}
+
+/// Gives a program that is about to start a wall clock of its own, which is off by what a file says.
+pub fn own_clock(program: &mut Command, library: &Path, file: &Path) {
+    program.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", file);
+    // Time that is measured goes on as ever; the file is looked at again every second.
+    program
+        .env("DONT_FAKE_MONOTONIC", "1")
+        .env("FAKETIME_CACHE_DURATION", "1")
+        .env("FAKETIME_DONT_RESET", "1");
 }
 
 /// Of whatever thread of it.

@@ -1,22 +1,27 @@
 //! What the tool makes on this machine, written down before it is made.
 //!
 //! Namespaces, mounts and control groups outlive whoever made them. So each goes into a list first: what
-//! ends in order undoes its own list from the back, and what was killed leaves it to
-//! `holdfast-chaos clean`, which undoes the lists of those that are no more. Nothing that is in no list is
-//! ever touched.
+//! ends in order undoes its own list from the back, and what was killed leaves it to its guard, a process that
+//! waits for its end, or to `holdfast-chaos clean`: both undo the lists of those that are no more. Nothing
+//! that is in no list is ever touched.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
 use crate::command::{self, CommandError};
 
 const LIST: &str = "made";
+/// Whoever cleans up holds its lock.
+const TURN: &str = "turn";
 /// Longer than any command takes that makes one thing.
 const SETTLED: Duration = Duration::from_secs(1);
 /// For a process that was killed to be gone.
@@ -125,6 +130,39 @@ pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
 
+/// Has a process of its own wait for the end of this one, and undo what it has left.
+///
+/// # Errors
+/// When it can not be started; then `clean` has to be called after a kill.
+pub fn keep_guard() -> io::Result<()> {
+    let me = std::process::id();
+    let mut guard = Command::new(std::env::current_exe()?);
+    guard.args(["guard", "--pid", &me.to_string(), "--start", &start_of(me).unwrap_or(0).to_string()]);
+    guard.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // What ends this process from a terminal must not end the guard.
+    guard.process_group(0);
+    guard.spawn().map(drop)
+}
+
+/// Is a guard: waits until a process is no more, and undoes what it has left.
+///
+/// # Errors
+/// When something can not be undone.
+pub fn guard(root: &Path, pid: u32, start: u64) -> Result<(), LabError> {
+    let handle = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let handle = handle.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
+    // With the handle open it is known whether the pid is that process's.
+    while let Some(handle) = handle.as_ref().filter(|_| start_of(pid) == Some(start)) {
+        if poll(&mut [PollFd::new(handle, PollFlags::IN)], None).is_err() {
+            std::thread::sleep(SETTLED);
+        }
+    }
+    if root.join(format!("{pid}-{start}")).exists() {
+        clean(root)?;
+    }
+    Ok(())
+}
+
 /// Undoes what those left that are no more. Returns how many they were.
 ///
 /// # Errors
@@ -135,6 +173,10 @@ pub fn clean(root: &Path) -> Result<usize, LabError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(file("read", root)(error)),
     };
+    // One at a time: a guard may be at it.
+    let turn = root.join(TURN);
+    let _turn =
+        File::create(&turn).and_then(|file| file.lock().map(|()| file)).map_err(file("lock", &turn))?;
     let (mut cleaned, mut failed) = (0, None);
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -145,6 +187,10 @@ pub fn clean(root: &Path) -> Result<usize, LabError> {
             continue;
         }
         let list = entry.path().join(LIST);
+        if !entry.path().exists() {
+            // Somebody else has done it in the meantime.
+            continue;
+        }
         settle(&list);
         let text = fs::read_to_string(&list).unwrap_or_default();
         // The last line may be cut: then the thing was not made.
@@ -193,6 +239,7 @@ impl Thing {
     fn undo(&self) -> Result<(), LabError> {
         match self {
             Self::Namespace { name } if Path::new("/run/netns").join(name).exists() => {
+                end_all_in(name)?;
                 command::run("ip", &["netns", "del", name])?;
             }
             Self::Mount { path } if is_mounted(path) => {
@@ -207,6 +254,17 @@ impl Thing {
         }
         Ok(())
     }
+}
+
+/// What was started in a namespace of ours and is in no list yet: its starter was killed in between.
+fn end_all_in(namespace: &str) -> Result<(), LabError> {
+    let pids = command::run("ip", &["netns", "pids", namespace])?;
+    for pid in pids.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+        if let Some(start) = start_of(pid) {
+            end(pid, start)?;
+        }
+    }
+    Ok(())
 }
 
 /// Waits a moment until nothing is in a control group, as one that was just killed still is.

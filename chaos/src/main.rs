@@ -68,6 +68,10 @@ fn main() -> ExitCode {
                 Exit::Harness.into()
             }
         },
+        Verb::Guard { pid, start } => match lab::guard(&lab::root(), pid, start) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed("clean up", &error),
+        },
         Verb::Mutants { names, list, seed, json } => mutants(&names, list, seed, json),
         Verb::Report { folder, out } => {
             let out = out.unwrap_or_else(|| folder.join(PAGE));
@@ -204,8 +208,13 @@ fn carry_out(
     }
 }
 
-/// What others have left may be in the way.
+/// What others have left may be in the way, and what this one leaves must not be in others'.
 fn tidy_up() {
+    if let Err(error) = lab::keep_guard() {
+        eprintln!(
+            "warning: if this is killed, call `holdfast-chaos clean`: no guard can be started: {error}"
+        );
+    }
     if let Err(error) = lab::clean(&lab::root()) {
         eprintln!("warning: what an earlier run has left can not be removed: {error}");
     }

@@ -9,7 +9,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 
 use crate::abort::Watch;
-use crate::experiment::{Experiment, Step, Target};
+use crate::experiment::{Blow, Experiment, Step, Target};
 use crate::farm::{Farm, FarmError};
 use crate::fault::{Active, Fault, FaultError, Field};
 use crate::history::{Ended, Event};
@@ -40,6 +40,8 @@ pub struct Method<'a> {
     pub watch: Watch,
     pub random: StdRng,
     pub chosen: Vec<Chosen>,
+    /// Faults that last all the while.
+    pub lasting: Vec<Active>,
 }
 
 impl Method<'_> {
@@ -48,6 +50,17 @@ impl Method<'_> {
     /// # Errors
     /// When a fault can not be made, or somebody wants to stop. Whatever has begun is ended.
     pub fn run(&mut self, tell: &mut impl FnMut(&str)) -> Result<(), RunError> {
+        let mut lasting = Vec::new();
+        let begun = self.begin(&self.experiment.meanwhile, None, &mut lasting, tell);
+        self.lasting = lasting;
+        let done = begun.and_then(|()| self.go_through(tell));
+        let lasting = std::mem::take(&mut self.lasting);
+        let mended = self.mend(lasting);
+        done?;
+        mended
+    }
+
+    fn go_through(&mut self, tell: &mut impl FnMut(&str)) -> Result<(), RunError> {
         let experiment = self.experiment;
         for _ in 0..experiment.repeat {
             for step in &experiment.method {
@@ -55,7 +68,6 @@ impl Method<'_> {
                     for node in 0..self.farm.nodes.len() {
                         self.step(step, Some(node), tell)?;
                         self.wait_whole(tell)?;
-                        self.rest(step.then_seconds, &mut Vec::new())?;
                     }
                 } else {
                     self.step(step, None, tell)?;
@@ -73,24 +85,40 @@ impl Method<'_> {
         tell: &mut impl FnMut(&str),
     ) -> Result<(), RunError> {
         let mut active = Vec::new();
-        let done = (|| -> Result<(), RunError> {
-            for blow in &step.faults {
-                // Each draws from numbers of its own, so that what one does with them changes no other.
-                let mut random = StdRng::seed_from_u64(self.random.random());
-                let targets = match each {
-                    Some(node) => vec![node],
-                    None => choose(self.farm, blow.target, &mut random),
-                };
-                let nodes: Vec<String> =
-                    targets.iter().map(|target| self.farm.nodes[*target].name.clone()).collect();
-                tell(&format!("{} at {} for {} s", blow.fault.name(), nodes.join(", "), step.seconds));
-                self.note(&blow.fault, &nodes, true);
-                self.chosen.push(Chosen { fault: blow.fault.clone(), nodes });
-                active.push(Active::begin(&blow.fault, &targets, &mut self.field(&mut random))?);
-            }
-            self.rest(step.seconds, &mut active)
-        })();
-        // Mended in any case, the last one first, and all of them.
+        let begun = self.begin(&step.faults, each, &mut active, tell);
+        let done = begun.and_then(|()| self.rest(step.seconds, &mut active));
+        let mended = self.mend(active);
+        done?;
+        mended
+    }
+
+    /// Lets faults begin, one after the other. Those that have are in `active`, also when another can not.
+    fn begin(
+        &mut self,
+        blows: &[Blow],
+        each: Option<usize>,
+        active: &mut Vec<Active>,
+        tell: &mut impl FnMut(&str),
+    ) -> Result<(), RunError> {
+        for blow in blows {
+            // Each draws from numbers of its own, so that what one does with them changes no other.
+            let mut random = StdRng::seed_from_u64(self.random.random());
+            let targets = match each {
+                Some(node) => vec![node],
+                None => choose(self.farm, blow.target, &mut random),
+            };
+            let nodes: Vec<String> =
+                targets.iter().map(|target| self.farm.nodes[*target].name.clone()).collect();
+            tell(&format!("{} at {}", blow.fault.name(), nodes.join(", ")));
+            self.note(&blow.fault, &nodes, true);
+            self.chosen.push(Chosen { fault: blow.fault.clone(), nodes });
+            active.push(Active::begin(&blow.fault, &targets, &mut self.field(&mut random))?);
+        }
+        Ok(())
+    }
+
+    /// Ends faults in any case, the last one first, and all of them.
+    fn mend(&mut self, active: Vec<Active>) -> Result<(), RunError> {
         let mut mended = Ok(());
         for active in active.into_iter().rev() {
             let nodes: Vec<String> =
@@ -101,7 +129,6 @@ impl Method<'_> {
             self.note(&fault, &nodes, false);
             mended = mended.and(ended);
         }
-        done?;
         Ok(mended?)
     }
 
@@ -137,7 +164,7 @@ impl Method<'_> {
                 return Err(RunError::Aborted("a signal".to_owned()));
             }
             self.watch.look().map_err(RunError::Aborted)?;
-            for fault in active.iter_mut() {
+            for fault in active.iter_mut().chain(&mut self.lasting) {
                 fault.tick()?;
             }
             self.supervise(active)?;
@@ -155,12 +182,12 @@ impl Method<'_> {
             let is_stopped =
                 |fault: &Active| matches!(fault.fault(), Fault::Restart) && fault.targets().contains(&number);
             if self.farm.is_running(number)
-                || active.iter().any(is_stopped)
+                || active.iter().chain(&self.lasting).any(is_stopped)
                 || self.farm.was_just_started(number)
             {
                 continue;
             }
-            if active.iter().any(is_excused) {
+            if active.iter().chain(&self.lasting).any(is_excused) {
                 continue;
             }
             let node = self.farm.nodes[number].name.clone();

@@ -1,8 +1,8 @@
 //! The checkers, checked: a build of the product that breaks its promises on purpose, one at a time.
 //!
-//! Each mutant has somebody who must notice: an experiment on a real farm, whose verdict has to be that a
-//! promise was broken, or the tests of the part that decides it, which have to fail. Both are tried without
-//! any mutant first: who cries at what is sound catches nothing.
+//! Each mutant has somebody who must notice: an experiment on a real farm, or a simulation, whose verdict has
+//! to be that a promise was broken, or the tests of the part that decides it, which have to fail. All are
+//! tried without any mutant first: who cries at what is sound catches nothing.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -26,12 +26,18 @@ pub struct Mutant {
 pub enum Catcher {
     /// A file in chaos/experiments/mutants, without its ending.
     Experiment(&'static str),
+    /// Seeds of a kind of simulation, by its option; the first kind has none.
+    Simulation(&'static str),
     /// A package's tests whose names contain something.
     Tests { package: &'static str, names: &'static str },
 }
 
 const fn experiment(name: &'static str) -> Catcher {
     Catcher::Experiment(name)
+}
+
+const fn simulation(kind: &'static str) -> Catcher {
+    Catcher::Simulation(kind)
 }
 
 const fn tests(package: &'static str, names: &'static str) -> Catcher {
@@ -84,7 +90,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "gap-ignored",
         breaks: "an invalidation that was missed is fetched",
-        caught_by: tests("node-core", "invalidation"),
+        caught_by: simulation(""),
     },
     Mutant {
         name: "prevote-skipped",
@@ -102,6 +108,21 @@ pub const MUTANTS: &[Mutant] = &[
         caught_by: tests("node-core", "control"),
     },
     Mutant {
+        name: "gates-skipped",
+        breaks: "a release that fails where it is started is taken back",
+        caught_by: simulation("--control"),
+    },
+    Mutant {
+        name: "strays-ignored",
+        breaks: "nothing is begun while a third release would come of it",
+        caught_by: simulation("--control"),
+    },
+    Mutant {
+        name: "change-unfinished",
+        breaks: "a change of voters that was left half done is finished",
+        caught_by: simulation("--control"),
+    },
+    Mutant {
         name: "fencing-skipped",
         breaks: "an agent obeys the newest controller only",
         caught_by: tests("node", "an_agent_refuses_a_controller_that_was_deposed"),
@@ -110,6 +131,16 @@ pub const MUTANTS: &[Mutant] = &[
         name: "vote-forgotten",
         breaks: "a vote is on disk before it is given",
         caught_by: tests("node-consensus", "a_vote_is_there_after_a_restart"),
+    },
+    Mutant {
+        name: "refused-and-executed",
+        breaks: "what is said not to have been executed is executed never",
+        caught_by: simulation("--groups"),
+    },
+    Mutant {
+        name: "unproved-read",
+        breaks: "a leader that was restarted knows what was committed before it answers",
+        caught_by: simulation("--groups"),
     },
     Mutant {
         name: "digest-ignored",
@@ -143,10 +174,14 @@ pub enum MutantsError {
     Unsound { what: String, told: String },
 }
 
+/// Of a simulation, with each mutant and with none.
+const SEEDS: &str = "150";
+
 /// Where the mutants are built and tried.
 struct Bench {
     target: PathBuf,
     holdfast: PathBuf,
+    chaos: PathBuf,
     runs: PathBuf,
     seed: u64,
 }
@@ -192,6 +227,8 @@ impl Catcher {
     pub fn told(self) -> String {
         match self {
             Self::Experiment(name) => format!("experiment {name}"),
+            Self::Simulation("") => format!("{SEEDS} seeds of sim"),
+            Self::Simulation(kind) => format!("{SEEDS} seeds of sim {kind}"),
             Self::Tests { package, names } => format!("tests of {package} named {names}"),
         }
     }
@@ -205,8 +242,9 @@ impl Bench {
         let io = |what| move |source| MutantsError::Io { what, source };
         let target = std::env::current_dir().map_err(io("in this folder"))?.join("target/mutants");
         tell("building the program with its mutants; the first time takes minutes");
-        let bench = Self { holdfast: target.join("debug/holdfast"), runs: target.join("runs"), target, seed };
-        let built = bench.cargo(&["build", "-p", "cli"]).status().map_err(io("cargo"))?;
+        let [holdfast, chaos] = ["holdfast", "holdfast-chaos"].map(|name| target.join("debug").join(name));
+        let bench = Self { holdfast, chaos, runs: target.join("runs"), target, seed };
+        let built = bench.cargo(&["build", "-p", "cli", "-p", "chaos"]).status().map_err(io("cargo"))?;
         if !built.success() {
             return Err(MutantsError::Build);
         }
@@ -217,7 +255,9 @@ impl Bench {
 
     fn cargo(&self, words: &[&str]) -> Command {
         let mut cargo = Command::new("cargo");
-        cargo.args(words).env("CARGO_TARGET_DIR", &self.target).env("RUSTFLAGS", "--cfg holdfast_mutants");
+        // Simulations of tasks take the second: see the crate `simulation`.
+        let flags = "--cfg holdfast_mutants --cfg tokio_unstable";
+        cargo.args(words).env("CARGO_TARGET_DIR", &self.target).env("RUSTFLAGS", flags);
         cargo
     }
 
@@ -229,6 +269,7 @@ impl Bench {
     ) -> Result<(Option<Exit>, Vec<String>), MutantsError> {
         match catcher {
             Catcher::Experiment(name) => self.experiment(name, mutant),
+            Catcher::Simulation(kind) => self.simulation(kind, mutant),
             Catcher::Tests { package, names } => self.tests(package, names, mutant),
         }
     }
@@ -248,6 +289,23 @@ impl Bench {
         let exit = ended.status.code().and_then(Exit::of);
         let told = match violated(&out) {
             checks if !checks.is_empty() => checks,
+            _ => last_lines(&ended.stderr),
+        };
+        Ok((exit, told))
+    }
+
+    fn simulation(
+        &self,
+        kind: &str,
+        mutant: Option<&str>,
+    ) -> Result<(Option<Exit>, Vec<String>), MutantsError> {
+        let io = |source| MutantsError::Io { what: "a simulation", source };
+        let mut sim = Command::new(&self.chaos);
+        sim.args(["sim", "--json", "--seeds", SEEDS]).args(Some(kind).filter(|kind| !kind.is_empty()));
+        let ended = environment(sim, mutant).stdin(Stdio::null()).output().map_err(io)?;
+        let exit = ended.status.code().and_then(Exit::of);
+        let told = match broken(&String::from_utf8_lossy(&ended.stdout)) {
+            seeds if !seeds.is_empty() => seeds,
             _ => last_lines(&ended.stderr),
         };
         Ok((exit, told))
@@ -303,6 +361,17 @@ fn violated(out: &Path) -> Vec<String> {
             format!("{}: {}", text(&finding["check"]), text(&finding["violations"][0]))
         })
         .collect()
+}
+
+/// The seeds that have broken a promise, with the first one.
+fn broken(lines: &str) -> Vec<String> {
+    let seeds = lines.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let broken = seeds.filter_map(|seed| {
+        let first = seed["violations"].get(0)?;
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        Some(format!("seed {}: {}: {}", seed["seed"], text(&first["invariant"]), text(&first["what"])))
+    });
+    broken.collect()
 }
 
 fn last_lines(bytes: &[u8]) -> Vec<String> {

@@ -263,6 +263,7 @@ fn work(
         watch: Watch::new(experiment.abort, folder.clone(), journal.clone()),
         random: StdRng::seed_from_u64(*seed),
         chosen: Vec::new(),
+        lasting: Vec::new(),
     };
     let broken = break_it(&mut method, tell);
     let plan =

@@ -1,13 +1,13 @@
 //! Faults of the disk, on a file system of our own.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::io::{ErrorKind, Write as _};
+use std::process::Command;
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
-use super::process::victim;
+use super::process::Talker;
 use super::{Lack, lack};
 use crate::disk::Disk;
 use crate::fault::{damage, detach, trace_syncs};
@@ -47,11 +47,9 @@ pub(super) fn full(lab: &mut Lab) -> Result<(), Lack> {
     Ok(fs::write(&path, b"more")?)
 }
 
-/// A program that syncs when it is told to, and tells what came of it.
-struct Syncer {
-    child: Child,
-    told: BufReader<ChildStdout>,
-}
+/// A program that syncs when it is told to, and tells what came of it: how many milliseconds, or that it
+/// failed.
+struct Syncer(Talker);
 
 const SYNCER: &str = "import os,sys,time\n\
     fd=os.open(sys.argv[1],os.O_CREAT|os.O_WRONLY)\n\
@@ -65,39 +63,25 @@ impl Syncer {
     fn new(lab: &mut Lab) -> Result<Self, Lack> {
         let mut python = Command::new("python3");
         python.args(["-c", SYNCER]).arg(lab.folder().join("file"));
-        python.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = victim(lab, python)?;
-        let Some(stdout) = child.stdout.take() else { return lack("a program has no output") };
-        Ok(Self { child, told: BufReader::new(stdout) })
-    }
-
-    /// What one more sync comes to: how many milliseconds, or that it failed.
-    fn sync(&mut self) -> Result<String, Lack> {
-        let Some(stdin) = &mut self.child.stdin else { return lack("a program has no input") };
-        stdin.write_all(b"\n")?;
-        let mut line = String::new();
-        self.told.read_line(&mut line)?;
-        Ok(line.trim().to_owned())
+        Ok(Self(Talker::new(lab, python)?))
     }
 
     /// Whether syncs are as they should be, then as they are made, then as they should be again.
-    fn meddle(&mut self, lab: &mut Lab, how: &str, bites: impl Fn(&str) -> bool) -> Result<(), Lack> {
-        if bites(&self.sync()?) {
+    fn meddle(mut self, lab: &mut Lab, how: &str, bites: impl Fn(&str) -> bool) -> Result<(), Lack> {
+        if bites(&self.0.ask()?) {
             return lack("syncs fail or are slow by themselves");
         }
-        let tracer = trace_syncs(self.child.id(), lab, how)?;
-        let told = self.sync();
+        let tracer = trace_syncs(self.0.pid(), lab, how)?;
+        let told = self.0.ask();
         detach(vec![tracer])?;
         let told = told?;
         if !bites(&told) {
             return lack(format!("a sync comes to {told:?} under {how}"));
         }
-        if bites(&self.sync()?) {
+        if bites(&self.0.ask()?) {
             return lack("it does not end");
         }
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
+        self.0.end()
     }
 }
 

@@ -1,13 +1,15 @@
 //! Faults of what a process may have: time, processor, descriptors.
 
+use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::process::{busy, cpu_ticks, victim};
+use super::process::{Talker, busy, cpu_ticks, victim};
 use super::{Lack, lack, needs_root};
 use crate::cgroup::{Cgroup, Controller};
 use crate::command::run;
+use crate::farm::own_clock;
 use crate::lab::Lab;
 
 /// Where distributions put libfaketime.
@@ -23,18 +25,43 @@ pub fn faketime() -> Option<&'static Path> {
     FAKETIME.iter().map(Path::new).find(|path| path.exists())
 }
 
-pub(super) fn clock(_lab: &mut Lab) -> Result<(), Lack> {
+/// A program that goes on while its wall clock jumps, as an agent does, and whose other clock must not.
+pub(super) fn clock(lab: &mut Lab) -> Result<(), Lack> {
     let Some(library) = faketime() else { return lack("libfaketime is not installed") };
-    let library = library.display();
-    let now = || run("date", &["+%s"])?.trim().parse::<i64>().or_else(|error| lack(error.to_string()));
-    let before = now()?;
-    let told = run("env", &[&format!("LD_PRELOAD={library}"), "FAKETIME=+1h", "date", "+%s"])?;
-    let jump = told.trim().parse::<i64>().or_else(|error| lack(error.to_string()))? - before;
-    if (HOUR_SECONDS..HOUR_SECONDS + 60).contains(&jump) {
-        Ok(())
-    } else {
-        lack(format!("a jump of an hour is one of {jump} s"))
+    let file = lab.folder().join("clock");
+    let set = |seconds: i64| {
+        fs::write(&file, format!("{seconds:+}\n"))?;
+        // It looks again every second.
+        std::thread::sleep(Duration::from_millis(1_500));
+        Ok::<(), Lack>(())
+    };
+    set(0)?;
+    let mut python = Command::new("python3");
+    let clocks =
+        "import sys,time\nfor line in sys.stdin: print(int(time.time()),int(time.monotonic()),flush=True)";
+    python.args(["-c", clocks]);
+    own_clock(&mut python, library, &file);
+    let mut program = Talker::new(lab, python)?;
+    let mut tells = || -> Result<(i64, i64), Lack> {
+        let line = program.ask()?;
+        let clocks =
+            line.split_once(' ').and_then(|(wall, other)| Some((wall.parse().ok()?, other.parse().ok()?)));
+        clocks.ok_or_else(|| Lack::Words(format!("the clocks are {line:?}")))
+    };
+    let before = tells()?;
+    set(HOUR_SECONDS)?;
+    let ahead = tells()?;
+    set(0)?;
+    let after = tells()?;
+    program.end()?;
+    let soon = 0..60;
+    if !soon.contains(&(ahead.0 - before.0 - HOUR_SECONDS)) {
+        return lack(format!("a jump of an hour is one of {} s", ahead.0 - before.0));
     }
+    if !soon.contains(&(ahead.1 - before.1)) {
+        return lack(format!("time that is measured jumps too, by {} s", ahead.1 - before.1));
+    }
+    if soon.contains(&(after.0 - before.0)) { Ok(()) } else { lack("it does not end") }
 }
 
 pub(super) fn cpu(lab: &mut Lab) -> Result<(), Lack> {

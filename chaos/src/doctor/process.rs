@@ -1,7 +1,8 @@
 //! Faults of one process.
 
 use std::fs;
-use std::process::{Child, Command};
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -93,4 +94,37 @@ pub(super) fn cpu_ticks(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let fields: Vec<&str> = stat.get(stat.rfind(')')? + 2..)?.split(' ').collect();
     Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+}
+
+/// A program that does something whenever it is told to, and says in a line what came of it.
+pub(super) struct Talker {
+    child: Child,
+    told: BufReader<ChildStdout>,
+}
+
+impl Talker {
+    pub(super) fn new(lab: &mut Lab, mut program: Command) -> Result<Self, Lack> {
+        program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = victim(lab, program)?;
+        let Some(stdout) = child.stdout.take() else { return lack("a program has no output") };
+        Ok(Self { child, told: BufReader::new(stdout) })
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(super) fn ask(&mut self) -> Result<String, Lack> {
+        let Some(stdin) = &mut self.child.stdin else { return lack("a program has no input") };
+        stdin.write_all(b"\n")?;
+        let mut line = String::new();
+        self.told.read_line(&mut line)?;
+        Ok(line.trim().to_owned())
+    }
+
+    pub(super) fn end(mut self) -> Result<(), Lack> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
 }

@@ -234,10 +234,11 @@ fn a_run_that_is_stopped_or_killed_leaves_nothing() {
         let sent = Command::new("kill").args([signal, &run.id().to_string()]).status().unwrap();
         assert!(sent.success());
         assert_eq!(run.wait().unwrap().code(), code);
-        if code.is_none() {
-            assert!(!left().is_empty(), "a kill leaves the farm");
-            let said = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos")).arg("clean").output().unwrap();
-            assert_eq!(said.status.code(), Some(0), "{}", text(&said));
+        // A killed one leaves it to its guard.
+        let began = std::time::Instant::now();
+        while code.is_none() && !left().is_empty() {
+            assert!(began.elapsed() < std::time::Duration::from_secs(60), "{:?}", left());
+            std::thread::sleep(std::time::Duration::from_millis(50));
         }
         assert_eq!(left(), Vec::<String>::new(), "{signal}");
     }
@@ -260,7 +261,12 @@ fn a_run_on_a_starved_host_has_no_verdict() {
     shell.args(["-c", "echo $$ >\"$0/cgroup.procs\" && exec \"$@\""]).arg(&group);
     shell.arg(env!("CARGO_BIN_EXE_holdfast-chaos")).args(["run", "--seed", "7", "--out"]);
     let said = shell.args([&dir.path().join("run"), &experiment("kill-a-node.toml")]).output().unwrap();
-    std::fs::remove_dir(&group).unwrap();
+    // Its guard is still in the group for a moment.
+    let began = std::time::Instant::now();
+    while std::fs::remove_dir(&group).is_err() {
+        assert!(began.elapsed() < std::time::Duration::from_secs(60), "{group:?} is in use");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
     assert_eq!(said.status.code(), Some(4), "{}", text(&said));
     assert!(text(&said).contains("starved"), "{}", text(&said));
     assert_eq!(left(), Vec::<String>::new());
@@ -301,6 +307,7 @@ fn the_doctor_tells_of_every_fault_and_leaves_nothing_even_when_it_is_killed() {
         std::thread::sleep(std::time::Duration::from_millis(pause_ms));
         doctor.kill().unwrap();
         doctor.wait().unwrap();
+        // Or its guard was faster.
         let said = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos")).arg("clean").output().unwrap();
         assert_eq!(said.status.code(), Some(0), "{}", text(&said));
         assert_eq!(left(), Vec::<String>::new(), "killed after {pause_ms} ms");

@@ -116,6 +116,8 @@ async fn write(replica: &Replica, entry: Drawn, batch: Vec<Job>) {
         Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(_)))) => {
             unreachable!("a proposal of operations changes no membership")
         }
+        #[cfg(holdfast_mutants)]
+        Err(_) if mutation::is("refused-and-executed") => fail(batch, &WriteError::NoQuorum),
         // The entry may have been appended, and a later leader may commit it.
         Ok(Err(RaftError::Fatal(_))) | Err(_) => fail(batch, &WriteError::Unknown),
     }

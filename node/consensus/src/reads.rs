@@ -69,6 +69,10 @@ async fn lead_and_be_level(replica: &Replica) -> Result<(), NotProved> {
     let mut metrics = replica.raft.metrics();
     let term_before = metrics.borrow().current_term;
     replica.raft.ensure_linearizable().await?;
+    #[cfg(holdfast_mutants)]
+    if mutation::is("unproved-read") {
+        return Ok(());
+    }
     let Some(resumed) = replica.resumed.filter(|resumed| term_before <= resumed.term) else { return Ok(()) };
     let is_level = |now: &Metrics| now.last_applied.is_some_and(|applied| applied.index >= resumed.log_end);
     let level = metrics.wait_for(|now| now.current_term > resumed.term || is_level(now)).await;

@@ -160,6 +160,10 @@ impl Replica {
                 view.voters.clone_from(&members.voters);
                 view.learners.clone_from(&members.learners);
                 view.becoming = members.becoming();
+                #[cfg(holdfast_mutants)]
+                if mutation::is("change-unfinished") {
+                    view.becoming = None;
+                }
             }
             changed
         });

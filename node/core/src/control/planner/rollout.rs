@@ -92,6 +92,10 @@ impl Rollout<'_> {
     /// rollout ended, and are catching up or can not. To begin anything beside them would bring a third
     /// release, so it waits; an operator's way out, when they can not, is a rollback to theirs.
     fn strays(&self) -> Vec<NodeId> {
+        #[cfg(holdfast_mutants)]
+        if mutation::is("strays-ignored") {
+            return Vec::new();
+        }
         let known =
             |release: &ReleaseId| *release == self.rollout.release || Some(*release) == self.record.stable;
         let here = self.farm.app_nodes().map(|(node, _)| node).filter(|node| self.farm.is_alive(*node));
@@ -140,10 +144,18 @@ impl Rollout<'_> {
     }
 
     fn is_ready(&self, node: NodeId) -> bool {
+        #[cfg(holdfast_mutants)]
+        if mutation::is("gates-skipped") && self.reports(node, AppStatus::Failed) {
+            return true;
+        }
         self.farm.is_alive(node) && self.reports(node, AppStatus::Ready)
     }
 
     fn has_failed(&self, node: NodeId) -> bool {
+        #[cfg(holdfast_mutants)]
+        if mutation::is("gates-skipped") {
+            return false;
+        }
         self.reports(node, AppStatus::Failed)
     }
 
