@@ -210,6 +210,44 @@ fn assert_every_client_worked(out: &Path, lines: &[serde_json::Value]) {
     }
 }
 
+/// Anybody can: it takes neither root nor namespaces. The version that half of the farm is of meanwhile is the
+/// same program under another name, which is seen in what runs.
+#[test]
+fn a_farm_on_loopback_keeps_its_promises_while_agents_are_killed_and_are_of_two_versions() {
+    let _turn = MACHINE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let holdfast = Path::new(env!("CARGO_BIN_EXE_holdfast-chaos")).with_file_name("holdfast");
+    if !holdfast.exists() {
+        return println!("not run: it needs {}", holdfast.display());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("run");
+    let other = dir.path().join("holdfast-of-another-version");
+    std::fs::copy(&holdfast, &other).unwrap();
+    let run = |experiment: &Path, words: &[&str]| {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos"));
+        run.args(["run", "--loopback", "--seed", "7", "--out"]).args([&out, experiment]).args(words);
+        run.output().unwrap()
+    };
+    let skew = experiment("version-skew.toml");
+    let said = run(&skew, &[]);
+    assert_eq!(said.status.code(), Some(2), "{}", text(&said));
+    assert!(text(&said).contains("--other"), "{}", text(&said));
+    std::fs::remove_dir_all(&out).unwrap();
+    let said = run(&experiment("lossy-network.toml"), &[]);
+    assert_eq!(said.status.code(), Some(2), "{}", text(&said));
+    assert!(text(&said).contains("no link") && text(&said).contains("root"), "{}", text(&said));
+    std::fs::remove_dir_all(&out).unwrap();
+    let said = run(&skew, &["--other", &other.to_string_lossy()]);
+    // A host that is too busy is told, and proves nothing.
+    let code = said.status.code();
+    assert!(code == Some(0) || code == Some(4), "{}", text(&said));
+    let log = std::fs::read_to_string(out.join("node-1.log")).unwrap();
+    assert!(log.matches("holdfast agent").count() >= 2 || log.lines().count() > 10, "{log}");
+    let history = std::fs::read_to_string(out.join("history.jsonl")).unwrap();
+    let begun = history.lines().filter(|line| line.contains("\"fault\":\"version\"")).count();
+    assert_eq!(begun, 4, "two faults begin and end");
+}
+
 #[test]
 fn a_run_that_is_stopped_or_killed_leaves_nothing() {
     let _turn = MACHINE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
