@@ -204,6 +204,7 @@ fn work(
         experiment: experiment.name.clone(),
         nodes: farm.nodes.iter().map(|node| node.name.clone()).collect(),
         failed_requests_max: experiment.failed_requests_max,
+        workloads: experiment.workloads.clone(),
     };
     let path = folder.join("history.jsonl");
     let journal = Journal::create(&path, run).map_err(kept)?;
