@@ -22,7 +22,7 @@ use crate::command::CommandError;
 use crate::disk::DiskError;
 use crate::farm::{Farm, FarmError};
 use crate::lab::{Lab, LabError};
-use crate::switch::{Conditions, Switch};
+use crate::switch::{Conditions, Hand, Switch};
 
 pub use firewall::Walls;
 pub use storage::{detach, trace_syncs};
@@ -117,6 +117,9 @@ pub enum Others {
 
 const PERCENT_MAX: u8 = 100;
 const MS_MAX: u64 = 60_000;
+/// A TiB: an agent that may have so much more is limited by nothing, nor is one with so many descriptors.
+const MIB_MAX: u64 = 1 << 20;
+const DESCRIPTORS_MAX: u64 = 1 << 20;
 /// Beyond a day certificates end, which is another fault.
 const CLOCK_SECONDS_MAX: u64 = 24 * 3_600;
 
@@ -133,7 +136,17 @@ impl Fault {
         let ms = |name: &str, value: u64| {
             if value <= MS_MAX { Ok(()) } else { Err(format!("{name} is more than {MS_MAX}")) }
         };
+        let nothing = |name: &str| Err(format!("{name} is 0, which breaks nothing"));
         match self {
+            Self::Loss { percent: 0 } => nothing("percent"),
+            Self::FsyncSlow { delay_ms: 0 } => nothing("delay_ms"),
+            Self::Clock { seconds: 0 } => nothing("seconds"),
+            Self::Memory { mib } if *mib > MIB_MAX => {
+                Err(format!("mib is {mib}: more than {MIB_MAX} are no limit"))
+            }
+            Self::Descriptors { more } if *more > DESCRIPTORS_MAX => {
+                Err(format!("more is {more}: so many descriptors are no limit"))
+            }
             Self::Loss { percent: value } => percent("percent", *value),
             Self::Cpu { percent: value @ 1.. } => percent("percent", *value),
             Self::Cpu { percent: 0 } => Err("without any processor it is paused: percent is 0".to_owned()),
@@ -193,6 +206,11 @@ impl Fault {
     /// Whether the agents' data has to be on disks of its own.
     pub fn needs_disks(&self) -> bool {
         matches!(self, Self::PowerCut | Self::DiskFull)
+    }
+
+    /// Whether it needs somebody whom it does not hit.
+    pub fn cuts_from_the_rest(&self) -> bool {
+        matches!(self, Self::Partition { from: Others::All, .. })
     }
 
     pub fn needs_a_switch(&self) -> bool {
@@ -273,6 +291,7 @@ enum State {
     /// Agents that are not running have to be started.
     Down,
     Paused,
+    Link(Hand),
     Groups(Vec<Cgroup>),
     Walls {
         walls: Walls,
@@ -318,8 +337,7 @@ impl Active {
             Fault::Link(conditions) => {
                 let switch =
                     field.switch.ok_or_else(|| FaultError::Absent("there is no switch".to_owned()))?;
-                switch.set(targets, conditions);
-                State::Nothing
+                State::Link(switch.begin(targets, conditions))
             }
             Fault::PowerCut => {
                 storage::cut_power(targets, field)?;
@@ -397,6 +415,12 @@ impl Active {
                 process::pause(&self.targets, field, false);
                 Ok(())
             }
+            State::Link(hand) => {
+                if let Some(switch) = field.switch {
+                    switch.end(hand);
+                }
+                Ok(())
+            }
             State::Groups(groups) => process::release(&groups),
             State::Walls { walls, up: true, .. } => walls.raze(),
             State::Walls { up: false, .. } => Ok(()),
@@ -411,9 +435,6 @@ impl Active {
                 Ok(())
             }
         };
-        if let (Fault::Link(_), Some(switch)) = (&self.fault, field.switch) {
-            switch.set(&self.targets, &Conditions::default());
-        }
         if let Fault::Clock { .. } = self.fault {
             limits::set_clocks(&self.targets, field, 0)?;
         }

@@ -94,10 +94,13 @@ pub struct Planned {
 
 impl Planned {
     /// # Errors
-    /// When the folder has no plan that is understood.
+    /// When the folder has no plan that is understood, and can be meant.
     pub fn load(folder: &Path) -> io::Result<Self> {
         let text = fs::read_to_string(folder.join(PLAN))?;
-        serde_json::from_str(&text).map_err(io::Error::other)
+        let planned: Self = serde_json::from_str(&text).map_err(io::Error::other)?;
+        // A file can be changed, and comes from whatever version has written it.
+        planned.experiment.make_sense().map_err(io::Error::other)?;
+        Ok(planned)
     }
 }
 
@@ -350,4 +353,26 @@ fn keep_logs(farm: &Farm, homes: &Path, folder: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_that_can_not_be_meant_is_not_done_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = |nodes: u8| {
+            let step = serde_json::json!({"faults": [{"fault": "kill", "target": "any"}], "seconds": 1, "then_seconds": 1});
+            let experiment = serde_json::json!({
+                "name": "x", "steady_state": "s", "nodes": nodes, "steady_seconds": 1,
+                "recovery_seconds_max": 9, "method": [step],
+            });
+            let plan = serde_json::json!({"experiment": experiment, "seed": 7});
+            fs::write(folder.path().join(PLAN), plan.to_string()).unwrap();
+            Planned::load(folder.path()).map(|plan| plan.experiment.nodes)
+        };
+        assert_eq!(plan(3).unwrap(), 3);
+        assert!(plan(0).unwrap_err().to_string().contains("nodes"));
+    }
 }

@@ -42,6 +42,12 @@ fn figures_that_can_not_be_meant_are_refused() {
         (r#"{"fault":"link","loss_percent":101}"#, "percent"),
         (r#"{"fault":"clock","seconds":-99999999}"#, "seconds"),
         (r#"{"fault":"bit_rot","bits":0}"#, "bits"),
+        (r#"{"fault":"loss","percent":0}"#, "breaks nothing"),
+        (r#"{"fault":"fsync_slow","delay_ms":0}"#, "breaks nothing"),
+        (r#"{"fault":"clock","seconds":0}"#, "breaks nothing"),
+        (r#"{"fault":"memory","mib":17592186044416}"#, "no limit"),
+        (r#"{"fault":"descriptors","more":18446744073709551615}"#, "no limit"),
+        (r#"{"fault":"link","rate_kib":18014398509481984}"#, "limited by nothing"),
     ] {
         let fault: Fault = serde_json::from_str(text).unwrap();
         let told = fault.make_sense().unwrap_err();
