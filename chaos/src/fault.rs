@@ -11,6 +11,7 @@ mod limits;
 mod process;
 mod storage;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -252,6 +253,27 @@ pub struct Field<'a> {
     pub switch: Option<&'a Switch>,
     /// What is left to chance, such as which bit turns.
     pub random: &'a mut StdRng,
+    /// Nodes whose agents another fault has ended, or may have, which lasts.
+    pub ended: BTreeSet<usize>,
+}
+
+impl Field<'_> {
+    /// The agent of a node that a fault is to hit, or nothing where another fault has ended it: that one is
+    /// down, which is worse.
+    ///
+    /// # Errors
+    /// When it does not run though nothing was done to it: a fault that hits nobody tests nothing.
+    pub fn pid(&mut self, node: usize) -> Result<Option<u32>, FaultError> {
+        // Asked first, as an agent that has ended keeps its pid until somebody asks.
+        let pid = if self.farm.is_running(node) { self.farm.agent_pid(node) } else { None };
+        if pid.is_none() && !self.ended.contains(&node) {
+            let name = &self.farm.nodes[node].name;
+            return Err(FaultError::Absent(format!(
+                "the agent of {name} does not run: there is nobody to hit"
+            )));
+        }
+        Ok(pid)
+    }
 }
 
 /// Why a fault can not be made, or undone.
@@ -308,8 +330,14 @@ impl Active {
     /// Makes it happen.
     ///
     /// # Errors
-    /// When it can not be made here; what was begun is undone.
+    /// When it can not be made here, or would hit nobody; what was begun is undone.
     pub fn begin(fault: &Fault, targets: &[usize], field: &mut Field<'_>) -> Result<Self, FaultError> {
+        if targets.is_empty() {
+            return Err(FaultError::Absent("there is nobody to hit".to_owned()));
+        }
+        for target in targets {
+            field.pid(*target)?;
+        }
         let state = match fault {
             Fault::Kill => {
                 process::kill(targets, field);
@@ -320,7 +348,7 @@ impl Active {
                 State::Down
             }
             Fault::Pause => {
-                process::pause(targets, field, true);
+                process::pause(targets, field)?;
                 State::Paused
             }
             Fault::Freeze => State::Groups(process::freeze(targets, field)?),
@@ -412,7 +440,7 @@ impl Active {
         let undone = match self.state {
             State::Nothing | State::Down => Ok(()),
             State::Paused => {
-                process::pause(&self.targets, field, false);
+                process::go_on(&self.targets, field);
                 Ok(())
             }
             State::Link(hand) => {

@@ -36,7 +36,7 @@ pub(super) fn descriptors(
 ) -> Result<Vec<Limit>, FaultError> {
     let mut limits = Vec::new();
     for target in targets {
-        let Some(pid) = field.farm.agent_pid(*target) else { continue };
+        let Some(pid) = field.pid(*target)? else { continue };
         let path = format!("/proc/{pid}/fd");
         let open = fs::read_dir(&path).map_err(io(format!("read {path}")))?.count() as u64;
         let process = pid.to_string();
