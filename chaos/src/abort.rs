@@ -79,6 +79,7 @@ mod tests {
             experiment: String::new(),
             nodes: Vec::new(),
             failed_requests_max: None,
+            workloads: Vec::new(),
         };
         let journal = Journal::create(&dir.path().join("history"), run).unwrap();
         let look = |limits: Abort| {

@@ -129,6 +129,7 @@ mod tests {
             experiment: String::new(),
             nodes: Vec::new(),
             failed_requests_max: None,
+            workloads: Vec::new(),
         };
         let journal = Journal::create(&path, run).unwrap();
         let line =

@@ -24,6 +24,8 @@ use crate::workload::Kind;
 /// A farm smaller than this has no quorum without one; larger ones do not fit a laptop.
 const NODES: std::ops::RangeInclusive<u8> = 3..=9;
 const SECONDS_MAX: u64 = 24 * 3_600;
+/// Each time takes a while, whatever its seconds say, and leaves its lines in the plan and in the history.
+const REPEAT_MAX: u32 = 10_000;
 /// Faults at a time. More than a few of them can not be told apart in a report.
 const FAULTS_MAX: usize = 12;
 
@@ -119,6 +121,28 @@ impl TryFrom<Map<String, Value>> for Blow {
     }
 }
 
+impl Step {
+    fn make_sense(&self, zones: u8) -> Result<(), String> {
+        if self.faults.is_empty() || self.faults.len() > FAULTS_MAX {
+            return Err(format!("a step of the method has 1 to {FAULTS_MAX} faults"));
+        }
+        let each = self.faults.iter().filter(|blow| blow.target == Target::Each).count();
+        if each > 0 && self.faults.len() > 1 {
+            return Err("a fault that hits each node in turn is alone in its step".to_owned());
+        }
+        for blow in &self.faults {
+            blow.fault.make_sense()?;
+            let is_all = blow.target == Target::All || (blow.target == Target::Zone && zones == 1);
+            if is_all && blow.fault.cuts_from_the_rest() {
+                return Err(
+                    "a partition of all nodes from the rest breaks nothing: there is no rest".to_owned()
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Target {
@@ -162,7 +186,12 @@ impl Experiment {
         Ok(experiment)
     }
 
-    fn make_sense(&self) -> Result<(), String> {
+    /// Whether it can be meant, in which way ever it was read.
+    ///
+    /// # Errors
+    /// In words, why not.
+    pub fn make_sense(&self) -> Result<(), String> {
+        self.make_clients_sense()?;
         if !NODES.contains(&self.nodes) {
             return Err(format!("nodes must be {} to {}", NODES.start(), NODES.end()));
         }
@@ -181,17 +210,11 @@ impl Experiment {
             }
             blow.fault.make_sense()?;
         }
+        if self.repeat > REPEAT_MAX {
+            return Err(format!("repeat is more than {REPEAT_MAX}"));
+        }
         for step in &self.method {
-            if step.faults.is_empty() || step.faults.len() > FAULTS_MAX {
-                return Err(format!("a step of the method has 1 to {FAULTS_MAX} faults"));
-            }
-            let each = step.faults.iter().filter(|blow| blow.target == Target::Each).count();
-            if each > 0 && step.faults.len() > 1 {
-                return Err("a fault that hits each node in turn is alone in its step".to_owned());
-            }
-            for blow in &step.faults {
-                blow.fault.make_sense()?;
-            }
+            step.make_sense(self.zones)?;
         }
         let times = |step: &Step| {
             let is_each = step.faults.iter().any(|blow| blow.target == Target::Each);
@@ -207,6 +230,19 @@ impl Experiment {
             return Err(format!("it takes more than {SECONDS_MAX} s"));
         }
         Ok(())
+    }
+
+    /// Clients of a kind are told apart by their host, so there is one of each.
+    fn make_clients_sense(&self) -> Result<(), String> {
+        let twice = self
+            .workloads
+            .iter()
+            .enumerate()
+            .find_map(|(place, kind)| self.workloads[..place].contains(kind).then_some(kind));
+        match twice {
+            Some(kind) => Err(format!("workloads has {kind:?} twice")),
+            None => Ok(()),
+        }
     }
 
     /// Every fault that it makes.
@@ -231,6 +267,10 @@ mod tests {
             ("nodes = 3", "nodes = 2", "3 to 9"),
             ("nodes = 3", "nodes = 3\nzones = 4", "zones"),
             ("nodes = 3", "nodes = 3\nrepeat = 0", "breaks nothing"),
+            ("nodes = 3", "nodes = 3\nrepeat = 4000000000", "repeat"),
+            ("nodes = 3", "nodes = 3\nworkloads = [\"ledger\", \"prices\", \"ledger\"]", "twice"),
+            ("\"kill\", target = \"any\"", "\"partition\", target = \"all\"", "no rest"),
+            ("\"kill\", target = \"any\"", "\"partition\", target = \"zone\"", "no rest"),
             ("\"kill\"", "\"flood\"", "flood"),
             ("\"kill\"", "\"loss\"", "percent"),
             ("\"kill\"", "\"loss\", percent = 101", "percent"),
@@ -252,6 +292,9 @@ mod tests {
             let error = Experiment::parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(error.contains(wanted), "{to}: {error}");
         }
+        let idle = GOOD.replace("seconds = 1\n", "seconds = 0\n");
+        let often = idle.replacen("nodes = 3", "nodes = 3\nrepeat = 4000000000", 1);
+        assert!(Experiment::parse(&often).unwrap_err().to_string().contains("repeat"), "{often}");
         let nothing = GOOD.split_once("[[method]]").unwrap().0.to_owned() + "method = []\n";
         assert!(Experiment::parse(&nothing).unwrap_err().to_string().contains("breaks nothing"));
     }

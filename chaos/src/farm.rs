@@ -428,11 +428,29 @@ impl Farm {
         tail.into_iter().rev().collect::<Vec<_>>().join(" | ")
     }
 
-    /// The place of the controller.
+    /// The place of the controller, by the first node that knows of one: who is cut off does not.
     pub fn controller(&self) -> Option<usize> {
-        let status = self.status().ok()?;
-        let name = status["controller"]["node"].as_str()?;
-        self.nodes.iter().position(|node| node.name == name)
+        let mut running = self.nodes.iter().filter(|node| node.agent.is_some());
+        running.find_map(|node| {
+            let words = ["--socket", &node.socket.to_string_lossy(), "status", "--json"];
+            let status = self.json_on(node, &words).ok()?;
+            let name = status["controller"]["node"].as_str()?;
+            self.nodes.iter().position(|node| node.name == name)
+        })
+    }
+}
+
+#[cfg(test)]
+impl Farm {
+    /// Nodes none of whose agents has ever run.
+    pub fn laid_out(lab: &mut Lab, ground: &Ground<'_>) -> Result<Self, FarmError> {
+        let hosts = ground.hosts.iter().enumerate();
+        let nodes = hosts.map(|(number, host)| Node::lay_out(lab, ground, number, host.clone()));
+        Ok(Self {
+            holdfast: ground.holdfast.to_owned(),
+            other: None,
+            nodes: nodes.collect::<Result<_, _>>()?,
+        })
     }
 }
 

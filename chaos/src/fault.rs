@@ -11,6 +11,7 @@ mod limits;
 mod process;
 mod storage;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::{Duration, Instant};
 
@@ -22,9 +23,10 @@ use crate::command::CommandError;
 use crate::disk::DiskError;
 use crate::farm::{Farm, FarmError};
 use crate::lab::{Lab, LabError};
-use crate::switch::{Conditions, Switch};
+use crate::switch::{Conditions, Hand, Switch};
 
 pub use firewall::Walls;
+pub use limits::Limit;
 pub use storage::{detach, trace_syncs};
 
 /// What can be done to a node.
@@ -119,6 +121,9 @@ pub enum Others {
 
 const PERCENT_MAX: u8 = 100;
 const MS_MAX: u64 = 60_000;
+/// A TiB: an agent that may have so much more is limited by nothing, nor is one with so many descriptors.
+const MIB_MAX: u64 = 1 << 20;
+const DESCRIPTORS_MAX: u64 = 1 << 20;
 /// Beyond a day certificates end, which is another fault.
 const CLOCK_SECONDS_MAX: u64 = 24 * 3_600;
 
@@ -135,7 +140,17 @@ impl Fault {
         let ms = |name: &str, value: u64| {
             if value <= MS_MAX { Ok(()) } else { Err(format!("{name} is more than {MS_MAX}")) }
         };
+        let nothing = |name: &str| Err(format!("{name} is 0, which breaks nothing"));
         match self {
+            Self::Loss { percent: 0 } => nothing("percent"),
+            Self::FsyncSlow { delay_ms: 0 } => nothing("delay_ms"),
+            Self::Clock { seconds: 0 } => nothing("seconds"),
+            Self::Memory { mib } if *mib > MIB_MAX => {
+                Err(format!("mib is {mib}: more than {MIB_MAX} are no limit"))
+            }
+            Self::Descriptors { more } if *more > DESCRIPTORS_MAX => {
+                Err(format!("more is {more}: so many descriptors are no limit"))
+            }
             Self::Loss { percent: value } => percent("percent", *value),
             Self::Cpu { percent: value @ 1.. } => percent("percent", *value),
             Self::Cpu { percent: 0 } => Err("without any processor it is paused: percent is 0".to_owned()),
@@ -197,6 +212,11 @@ impl Fault {
     /// Whether the agents' data has to be on disks of its own.
     pub fn needs_disks(&self) -> bool {
         matches!(self, Self::PowerCut | Self::DiskFull)
+    }
+
+    /// Whether it needs somebody whom it does not hit.
+    pub fn cuts_from_the_rest(&self) -> bool {
+        matches!(self, Self::Partition { from: Others::All, .. })
     }
 
     pub fn needs_a_switch(&self) -> bool {
@@ -269,6 +289,27 @@ pub struct Field<'a> {
     pub switch: Option<&'a Switch>,
     /// What is left to chance, such as which bit turns.
     pub random: &'a mut StdRng,
+    /// Nodes whose agents another fault has ended, or may have, which lasts.
+    pub ended: BTreeSet<usize>,
+}
+
+impl Field<'_> {
+    /// The agent of a node that a fault is to hit, or nothing where another fault has ended it: that one is
+    /// down, which is worse.
+    ///
+    /// # Errors
+    /// When it does not run though nothing was done to it: a fault that hits nobody tests nothing.
+    pub fn pid(&mut self, node: usize) -> Result<Option<u32>, FaultError> {
+        // Asked first, as an agent that has ended keeps its pid until somebody asks.
+        let pid = if self.farm.is_running(node) { self.farm.agent_pid(node) } else { None };
+        if pid.is_none() && !self.ended.contains(&node) {
+            let name = &self.farm.nodes[node].name;
+            return Err(FaultError::Absent(format!(
+                "the agent of {name} does not run: there is nobody to hit"
+            )));
+        }
+        Ok(pid)
+    }
 }
 
 /// Why a fault can not be made, or undone.
@@ -310,6 +351,7 @@ enum State {
     Paused,
     /// Agents that are of another version.
     Changed,
+    Link(Hand),
     Groups(Vec<Cgroup>),
     Walls {
         walls: Walls,
@@ -326,8 +368,14 @@ impl Active {
     /// Makes it happen.
     ///
     /// # Errors
-    /// When it can not be made here; what was begun is undone.
+    /// When it can not be made here, or would hit nobody; what was begun is undone.
     pub fn begin(fault: &Fault, targets: &[usize], field: &mut Field<'_>) -> Result<Self, FaultError> {
+        if targets.is_empty() {
+            return Err(FaultError::Absent("there is nobody to hit".to_owned()));
+        }
+        for target in targets {
+            field.pid(*target)?;
+        }
         let state = match fault {
             Fault::Kill => {
                 process::kill(targets, field);
@@ -342,7 +390,7 @@ impl Active {
                 State::Changed
             }
             Fault::Pause => {
-                process::pause(targets, field, true);
+                process::pause(targets, field)?;
                 State::Paused
             }
             Fault::Freeze => State::Groups(process::freeze(targets, field)?),
@@ -359,8 +407,7 @@ impl Active {
             Fault::Link(conditions) => {
                 let switch =
                     field.switch.ok_or_else(|| FaultError::Absent("there is no switch".to_owned()))?;
-                switch.set(targets, conditions);
-                State::Nothing
+                State::Link(switch.begin(targets, conditions))
             }
             Fault::PowerCut => {
                 storage::cut_power(targets, field)?;
@@ -435,7 +482,13 @@ impl Active {
         let undone = match self.state {
             State::Nothing | State::Down => Ok(()),
             State::Paused => {
-                process::pause(&self.targets, field, false);
+                process::go_on(&self.targets, field);
+                Ok(())
+            }
+            State::Link(hand) => {
+                if let Some(switch) = field.switch {
+                    switch.end(hand);
+                }
                 Ok(())
             }
             State::Changed => process::change_version(&self.targets, field, false),
@@ -449,13 +502,10 @@ impl Active {
                 storage::restore(&copies)
             }
             State::Descriptors(limits) => {
-                limits::restore(&limits);
+                limits.iter().for_each(Limit::restore);
                 Ok(())
             }
         };
-        if let (Fault::Link(_), Some(switch)) = (&self.fault, field.switch) {
-            switch.set(&self.targets, &Conditions::default());
-        }
         if let Fault::Clock { .. } = self.fault {
             limits::set_clocks(&self.targets, field, 0)?;
         }

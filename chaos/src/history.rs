@@ -10,18 +10,24 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::workload::Kind;
+
 /// The format, for `--help`.
 pub const FORMAT: &str = r#"A history is a file of JSON objects, one a line, each with `t_us`, the microseconds since its
 beginning by one monotonic clock, and `event`:
 
-  run     version (1), seed, experiment, nodes [names], failed_requests_max (or null); the first
+  run     version (1), seed, experiment, nodes [names], failed_requests_max (or null), and, where
+          it is known, workloads [names]: what was to be asked for, of ledger, counters, registers,
+          requests, prices and deploys. One that left nothing to judge makes it inconclusive. The
+          first line
   call    id (new), client, op, ...: a client asks for something
   return  id, outcome, ...: what it was told; a call without one may have been executed
   served  uuid, backend: a backend has executed a request
   acted   controller, epoch, agent, accepted: an agent got an order, and obeyed or not
-  runs    node, app, release: what a node runs at the end
+  runs    node, app, release: what a node runs at the end, a line for each release; empty: nothing
   sample  node, pid, fds, threads, rss_kib: what an agent's process holds
-  phase   phase: steady, method, recovery, after (steady again) or final begins
+  phase   phase: steady, method, recovery, after (steady again) or final begins; where there are
+          any, all but recovery are needed
   pressure  late_ms, lost_percent, steal_percent, busy_percent: how this host was, in the second before
   seen    node, controller, epoch, quorum, members {name: state}: what a node says of the farm
   not_whole  seconds, status: the farm was not whole so long after all was put right
@@ -52,6 +58,8 @@ Example:
   {"t_us":90,"event":"return","id":1,"outcome":"ok","value":{"is":"total","total":2}}
 "#;
 
+/// From here on a status says that the site failed, not the request.
+const FAILED_STATUS: u16 = 500;
 /// The version of the format.
 const VERSION: u32 = 1;
 /// A ledger that is read back is one line, and has entries by the ten thousand.
@@ -118,6 +126,9 @@ pub struct Run {
     /// Requests that may fail, if the experiment promises anything of that.
     #[serde(default)]
     pub failed_requests_max: Option<u64>,
+    /// What clients were to do. Empty: nobody knows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workloads: Vec<Kind>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,6 +214,24 @@ pub enum Value {
     Done {},
 }
 
+impl Value {
+    /// Whether the answer is that it failed, if in part.
+    pub fn is_failure(&self) -> bool {
+        match self {
+            Self::Status { status } => *status >= FAILED_STATUS,
+            Self::Incomplete { .. } => true,
+            Self::Entries { .. }
+            | Self::Register { .. }
+            | Self::Absent {}
+            | Self::Version { .. }
+            | Self::Mismatch { .. }
+            | Self::Total { .. }
+            | Self::Price { .. }
+            | Self::Done {} => false,
+        }
+    }
+}
+
 /// An order that reached an agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Act {
@@ -277,6 +306,11 @@ impl Operation {
             Some((at, Outcome::Ok { value })) => Some((*at, value)),
             Some((_, Outcome::Refused { .. } | Outcome::Unknown { .. })) | None => None,
         }
+    }
+
+    /// Whether who asked was told of no failure. That a site answers that it is down is no success of it.
+    pub fn succeeded(&self) -> bool {
+        self.ok().is_some_and(|(_, value)| !value.is_failure())
     }
 
     pub fn was_refused(&self) -> bool {

@@ -1,5 +1,6 @@
 //! The method of an experiment: whom each fault hits, and when it begins and ends.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,10 @@ use crate::workload;
 
 /// How often it is looked at while nothing is done.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// For an agent that has just ended by itself to be started again: its supervisor waits a second.
+const RUNS_WITHIN_SECONDS: u64 = 10;
+/// For a controller or a leader to be elected, and known: some elections, on a busy machine.
+const KNOWN_WITHIN_SECONDS: u64 = 10;
 
 /// What was decided by chance, and when.
 #[derive(Debug, Serialize)]
@@ -105,14 +110,16 @@ impl Method<'_> {
             let mut random = StdRng::seed_from_u64(self.random.random());
             let targets = match each {
                 Some(node) => vec![node],
-                None => choose(self.farm, blow.target, &mut random),
+                None => self.choose(blow.target, &mut random, active)?,
             };
+            self.ready(&targets, active)?;
             let nodes: Vec<String> =
                 targets.iter().map(|target| self.farm.nodes[*target].name.clone()).collect();
             tell(&format!("{} at {}", blow.fault.name(), nodes.join(", ")));
             self.note(&blow.fault, &nodes, true);
             self.chosen.push(Chosen { fault: blow.fault.clone(), nodes });
-            active.push(Active::begin(&blow.fault, &targets, &mut self.field(&mut random))?);
+            let ended = ended(active.iter().chain(&self.lasting));
+            active.push(Active::begin(&blow.fault, &targets, &mut self.field(&mut random, ended))?);
         }
         Ok(())
     }
@@ -125,7 +132,7 @@ impl Method<'_> {
                 active.targets().iter().map(|target| self.farm.nodes[*target].name.clone()).collect();
             let fault = active.fault().clone();
             let mut random = StdRng::seed_from_u64(self.random.random());
-            let ended = active.end(&mut self.field(&mut random));
+            let ended = active.end(&mut self.field(&mut random, BTreeSet::new()));
             self.note(&fault, &nodes, false);
             mended = mended.and(ended);
         }
@@ -147,8 +154,64 @@ impl Method<'_> {
         }
     }
 
-    fn field<'b>(&'b mut self, random: &'b mut StdRng) -> Field<'b> {
-        Field { farm: self.farm, lab: self.lab, switch: self.switch, random }
+    fn field<'b>(&'b mut self, random: &'b mut StdRng, ended: BTreeSet<usize>) -> Field<'b> {
+        Field { farm: self.farm, lab: self.lab, switch: self.switch, random, ended }
+    }
+
+    /// Whom a fault hits.
+    fn choose(
+        &mut self,
+        target: Target,
+        random: &mut StdRng,
+        active: &mut [Active],
+    ) -> Result<Vec<usize>, RunError> {
+        let count = self.farm.nodes.len();
+        let any = random.random_range(0..count);
+        Ok(match target {
+            Target::Any | Target::Each => vec![any],
+            Target::Controller => vec![self.known("the controller", Farm::controller, active)?],
+            Target::Leader => vec![self.known("the leader of the session groups", leader, active)?],
+            Target::All => (0..count).collect(),
+            Target::Minority => {
+                let mut all: Vec<usize> = (0..count).collect();
+                all.shuffle(random);
+                all.truncate((count - 1) / 2);
+                all
+            }
+            Target::Zone => {
+                let zone = &self.farm.nodes[any].zone;
+                (0..count).filter(|number| self.farm.nodes[*number].zone == *zone).collect()
+            }
+        })
+    }
+
+    /// Asks until somebody says who it is. Another node in its place would pass for it.
+    fn known(
+        &mut self,
+        who: &str,
+        ask: impl Fn(&Farm) -> Option<usize>,
+        active: &mut [Active],
+    ) -> Result<usize, RunError> {
+        for _ in 0..KNOWN_WITHIN_SECONDS {
+            if let Some(number) = ask(self.farm) {
+                return Ok(number);
+            }
+            self.rest(1, active)?;
+        }
+        let nobody = format!("nobody knew for {KNOWN_WITHIN_SECONDS} s which node is {who}");
+        Err(FaultError::Absent(nobody).into())
+    }
+
+    /// Waits until the agents run that are to be hit, but for those that have been ended.
+    fn ready(&mut self, targets: &[usize], active: &mut [Active]) -> Result<(), RunError> {
+        for _ in 0..RUNS_WITHIN_SECONDS {
+            let ended = ended(active.iter().chain(&self.lasting));
+            if targets.iter().all(|target| ended.contains(target) || self.farm.is_running(*target)) {
+                break;
+            }
+            self.rest(1, active)?;
+        }
+        Ok(())
     }
 
     fn note(&self, fault: &Fault, nodes: &[String], begins: bool) {
@@ -199,26 +262,10 @@ impl Method<'_> {
     }
 }
 
-/// Whom a fault hits.
-fn choose(farm: &Farm, target: Target, random: &mut StdRng) -> Vec<usize> {
-    let count = farm.nodes.len();
-    let any = random.random_range(0..count);
-    match target {
-        Target::Any | Target::Each => vec![any],
-        Target::Controller => vec![farm.controller().unwrap_or(any)],
-        Target::Leader => vec![leader(farm).unwrap_or(any)],
-        Target::All => (0..count).collect(),
-        Target::Minority => {
-            let mut all: Vec<usize> = (0..count).collect();
-            all.shuffle(random);
-            all.truncate((count - 1) / 2);
-            all
-        }
-        Target::Zone => {
-            let zone = &farm.nodes[any].zone;
-            (0..count).filter(|number| farm.nodes[*number].zone == *zone).collect()
-        }
-    }
+/// The nodes whose agents these faults have ended, or may have: what comes on top finds them down.
+fn ended<'a>(active: impl Iterator<Item = &'a Active>) -> BTreeSet<usize> {
+    let ends = |fault: &&Active| fault.fault().may_end_agents() || matches!(fault.fault(), Fault::Restart);
+    active.filter(ends).flat_map(Active::targets).copied().collect()
 }
 
 /// The place of the node that leads most of the session groups, as each says of itself.
@@ -226,6 +273,7 @@ fn leader(farm: &Farm) -> Option<usize> {
     let hosts = farm.hosts();
     let led = hosts.iter().enumerate();
     led.filter_map(|(number, host)| Some((workload::groups_led(host)?, number)))
+        .filter(|(groups, _)| *groups > 0)
         .max()
         .map(|(_, number)| number)
 }

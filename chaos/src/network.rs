@@ -30,7 +30,7 @@ pub struct Host {
     /// Of its namespace, if it has one.
     pub name: String,
     pub address: Ipv4Addr,
-    has_namespace: bool,
+    pub has_namespace: bool,
 }
 
 /// Why there is no network.

@@ -46,8 +46,8 @@ pub fn render(history: &History, report: &Report, about: &About<'_>) -> String {
     // Writing into a String does not fail.
     let _ = write!(
         page,
-        "<section><h2>Again</h2><p>Seed {}, nodes {}. The same faults, at the same nodes, at the same \
-         times:</p><pre>{again}</pre></section>\n</main>\n<footer>holdfast-chaos {}</footer>\n\
+        "<section><h2>Again</h2><p>Seed {}, nodes {}. The same experiment, with the same choices \
+         of its seed; what the farm makes of them, and who leads it then, may differ:</p><pre>{again}</pre></section>\n</main>\n<footer>holdfast-chaos {}</footer>\n\
          <script type=\"application/json\" id=\"bins\">{}</script>\n<script>{}</script>\n</body></html>\n",
         report.seed,
         escape(&history.run.nodes.join(", ")),

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::history::{Event, Pressure as Sample};
+use crate::history::{Event, History, Pressure as Sample};
 use crate::journal::Journal;
 
 const NAP: Duration = Duration::from_millis(20);
@@ -22,9 +22,13 @@ pub const LATE_MS: u64 = 200;
 pub const LOST_PERCENT: u64 = 25;
 /// Of a hundred ticks of the processors, those that the host of this machine took.
 pub const STEAL_PERCENT: u64 = 25;
-/// A starved second happens on any machine; one in ten is a starved host.
+/// A starved second happens on any machine; one in ten, and three in all, is a starved host. The same holds
+/// of a part of a run.
 const STARVED_PERCENT: u64 = 10;
 const STARVED_MIN: u64 = 3;
+/// What a starved second brings about is seen for a while after it: a lease runs out, a leader is elected,
+/// and clients connect anew.
+const AFTERMATH_US: i64 = 5_000_000;
 
 /// Measures until it is dropped.
 pub struct Pressure {
@@ -49,18 +53,62 @@ pub struct Seconds {
 
 impl Seconds {
     pub fn add(&mut self, sample: Sample) {
-        self.all += 1;
-        if sample.late_ms > LATE_MS
-            || sample.lost_percent > LOST_PERCENT
-            || sample.steal_percent > STEAL_PERCENT
-        {
-            self.starved += 1;
+        let lasted = seconds(sample);
+        self.all = self.all.saturating_add(lasted);
+        if is_starved(sample) {
+            self.starved = self.starved.saturating_add(lasted);
         }
     }
 
     /// Whether what happened says little.
     pub fn are_starved(self) -> bool {
-        self.starved >= STARVED_MIN && self.starved * 100 >= self.all * STARVED_PERCENT
+        self.starved >= STARVED_MIN
+            && self.starved.saturating_mul(100) >= self.all.saturating_mul(STARVED_PERCENT)
+    }
+}
+
+fn is_starved(sample: Sample) -> bool {
+    sample.late_ms > LATE_MS || sample.lost_percent > LOST_PERCENT || sample.steal_percent > STEAL_PERCENT
+}
+
+/// A machine that stood still for five seconds has one sample of them all.
+fn seconds(sample: Sample) -> u64 {
+    1 + sample.late_ms / 1_000
+}
+
+/// When a host was starved, by a history.
+pub struct Starvation {
+    /// At the end of each sample: all seconds until then.
+    until: Vec<(i64, Seconds)>,
+}
+
+impl Starvation {
+    pub fn of(history: &History) -> Self {
+        let mut so_far = Seconds::default();
+        let mut until = Vec::new();
+        for (at_us, event) in &history.events {
+            if let Event::Pressure(sample) = event {
+                so_far.add(*sample);
+                until.push((*at_us, so_far));
+            }
+        }
+        Self { until }
+    }
+
+    /// Whether what came too late between two moments, or not at all, may be the host's fault: because the
+    /// host was starved as a whole, or then. Five starved seconds are few in a long run, and are the whole
+    /// of a phase in which everybody has to be answered.
+    pub fn excuses(&self, from_us: i64, to_us: i64) -> bool {
+        let before = self.until.partition_point(|(at_us, _)| *at_us < from_us.saturating_sub(AFTERMATH_US));
+        // The sample that has the end in it comes after it.
+        let behind = self.until.partition_point(|(at_us, _)| *at_us <= to_us) + 1;
+        let until = |count: usize| {
+            let last = count.min(self.until.len()).checked_sub(1);
+            last.map_or(Seconds::default(), |last| self.until[last].1)
+        };
+        let (first, last) = (until(before), until(behind));
+        let window = Seconds { all: last.all - first.all, starved: last.starved - first.starved };
+        until(self.until.len()).are_starved() || window.are_starved()
     }
 }
 
@@ -149,12 +197,41 @@ fn of(stat: &str) -> Ticks {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::history::tests::history;
 
     #[test]
     fn the_kernels_words_are_understood() {
         let ticks = of("cpu  10 0 5 80 5 0 0 7 3 0\ncpu0 1 2 3\n");
         assert_eq!((ticks.all, ticks.busy, ticks.stolen), (107, 15, 7));
         assert_eq!(of("").all, 0);
+    }
+
+    /// A minute whose seconds from 50 on, so many of them, were starved.
+    fn minute(starved: usize, late_ms: u64) -> Starvation {
+        let second = |at: usize| {
+            let late_ms = if (50..50 + starved).contains(&at) { late_ms } else { 3 };
+            format!(
+                r#"{{"t_us":{}000000,"event":"pressure","late_ms":{late_ms},"lost_percent":1,"steal_percent":0,"busy_percent":9}}"#,
+                at + 1
+            )
+        };
+        let lines: Vec<String> = (0..60).map(second).collect();
+        Starvation::of(&history(&lines.iter().map(String::as_str).collect::<Vec<_>>()))
+    }
+
+    #[test]
+    fn a_starved_stretch_excuses_what_was_late_in_it_and_shortly_after_it_and_nothing_else() {
+        let second = |at: i64| at * 1_000_000;
+        let burst = minute(5, 900);
+        assert!(burst.excuses(second(51), second(56)));
+        assert!(burst.excuses(second(58), second(60)), "shortly after");
+        assert!(!burst.excuses(second(20), second(30)));
+        assert!(!burst.excuses(second(0), second(60)), "five of sixty are few");
+        assert!(!minute(2, 900).excuses(second(51), second(56)), "two are none");
+        assert!(minute(1, 5_000).excuses(second(51), second(56)), "one that stood still for five");
+        assert!(minute(9, 900).excuses(second(0), second(5)), "starved as a whole");
+        assert!(!minute(0, 0).excuses(i64::MIN, i64::MAX));
+        assert!(!Starvation::of(&history(&[])).excuses(0, 9));
     }
 
     #[test]

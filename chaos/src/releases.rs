@@ -129,12 +129,16 @@ fn work(askers: &[Asker], workshop: &Workshop, seed: u64, journal: &Journal, sto
     }
 }
 
-/// Writes down which release of the app that is deployed again and again each node runs.
+/// Writes down which releases of the app that is deployed again and again each node runs, and who runs none.
 ///
 /// # Errors
 /// When nobody can be asked.
 pub fn note_runs(farm: &Farm, journal: &Journal) -> Result<(), FarmError> {
-    for (node, release) in farm.runs(PAGES)? {
+    let runs = farm.runs(PAGES)?;
+    let is_bare = |name: &String| runs.iter().all(|(node, _)| node != name);
+    let bare = farm.nodes.iter().map(|node| node.name.clone()).filter(is_bare);
+    let nothing: Vec<(String, String)> = bare.map(|name| (name, String::new())).collect();
+    for (node, release) in runs.into_iter().chain(nothing) {
         journal.note(Event::Runs { node, app: PAGES.to_owned(), release });
     }
     Ok(())

@@ -71,16 +71,22 @@ pub struct Finding {
     pub verdict: Verdict,
     /// What else is worth telling, such as the longest gap.
     pub figures: Vec<String>,
+    /// Whether keeping it says anything of the farm. A host that had time, and agents of which nobody asks
+    /// anything, keep what is promised of them by doing nothing.
+    #[serde(skip)]
+    pub is_proof: bool,
 }
 
-/// Violations that are told one by one.
+/// Violations, and doubts, that are told one by one.
 const TOLD_MAX: usize = 10;
 
-/// Collects what breaks a promise.
+/// Collects what breaks a promise, and what can not be judged.
 #[derive(Debug, Default)]
 pub struct Violations {
     told: Vec<String>,
     count: u64,
+    doubts: Vec<String>,
+    doubt_count: u64,
 }
 
 impl Violations {
@@ -91,12 +97,36 @@ impl Violations {
         }
     }
 
-    /// The verdict over so many things that were looked at.
+    /// What has to happen within a time breaks a promise only where the host had time for it.
+    pub fn add_late(&mut self, was_starved: bool, what: impl FnOnce() -> String) {
+        if was_starved {
+            self.doubt(|| format!("on a starved host: {}", what()));
+        } else {
+            self.add(what);
+        }
+    }
+
+    /// What keeps a promise from being called kept, and breaks none.
+    pub fn doubt(&mut self, what: impl FnOnce() -> String) {
+        self.doubt_count += 1;
+        if self.doubts.len() < TOLD_MAX {
+            self.doubts.push(what());
+        }
+    }
+
+    /// The verdict over so many things that were looked at. What is broken is so whatever else is in doubt.
     pub fn verdict(self, looked_at: u64) -> Verdict {
-        match (self.count, looked_at) {
-            (0, 0) => Verdict::NotTested,
-            (0, _) => Verdict::Kept,
-            (count, _) => Verdict::Violated { violations: self.told, count },
+        match (self.count, self.doubt_count, looked_at) {
+            (0, 0, 0) => Verdict::NotTested,
+            (0, 0, _) => Verdict::Kept,
+            (0, all, _) => {
+                let untold = match all - self.doubts.len() as u64 {
+                    0 => String::new(),
+                    more => format!("; and {more} more"),
+                };
+                Verdict::Inconclusive { reason: self.doubts.join("; ") + &untold }
+            }
+            (count, _, _) => Verdict::Violated { violations: self.told, count },
         }
     }
 }
@@ -114,11 +144,11 @@ pub struct Report {
 impl Report {
     /// A broken promise outweighs everything; a history that tests nothing proves nothing.
     pub fn exit(&self) -> Exit {
-        let any = |is_one: fn(&Verdict) -> bool| self.findings.iter().any(|finding| is_one(&finding.verdict));
-        if any(|verdict| matches!(verdict, Verdict::Violated { .. })) {
+        let any = |is_one: fn(&Finding) -> bool| self.findings.iter().any(is_one);
+        if any(|finding| matches!(finding.verdict, Verdict::Violated { .. })) {
             Exit::Violated
-        } else if any(|verdict| matches!(verdict, Verdict::Inconclusive { .. }))
-            || !any(|verdict| matches!(verdict, Verdict::Kept))
+        } else if any(|finding| matches!(finding.verdict, Verdict::Inconclusive { .. }))
+            || !any(|finding| finding.is_proof && finding.verdict == Verdict::Kept)
         {
             Exit::Inconclusive
         } else {
@@ -189,6 +219,7 @@ mod tests {
             looked_at: 5,
             verdict: verdict.clone(),
             figures: Vec::new(),
+            is_proof: true,
         };
         let findings = verdicts.iter().map(finding).collect();
         Report { experiment: "x\u{1b}[2J".to_owned(), seed: 1, is_cut: false, findings }
@@ -203,6 +234,25 @@ mod tests {
         assert_eq!(exit(&[Verdict::Kept, inconclusive.clone()]), Exit::Inconclusive);
         assert_eq!(exit(&[inconclusive, violated, Verdict::Kept]), Exit::Violated);
         assert_eq!(exit(&[Verdict::NotTested]), Exit::Inconclusive, "nothing was proved");
+        let mut idle = report(&[Verdict::Kept]);
+        idle.findings[0].is_proof = false;
+        assert_eq!(idle.exit(), Exit::Inconclusive, "an idle farm keeps it too");
+    }
+
+    #[test]
+    fn a_doubt_breaks_nothing_and_keeps_nothing() {
+        let verdict = |is_starved: bool, is_broken: bool| {
+            let mut violations = Violations::default();
+            violations.add_late(is_starved, || "late".to_owned());
+            if is_broken {
+                violations.add(|| "lost".to_owned());
+            }
+            violations.verdict(5)
+        };
+        assert!(matches!(verdict(false, false), Verdict::Violated { count: 1, .. }));
+        let reason = "on a starved host: late".to_owned();
+        assert_eq!(verdict(true, false), Verdict::Inconclusive { reason });
+        assert_eq!(verdict(true, true), Verdict::Violated { violations: vec!["lost".to_owned()], count: 1 });
     }
 
     #[test]

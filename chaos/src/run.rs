@@ -101,10 +101,13 @@ pub struct Planned {
 
 impl Planned {
     /// # Errors
-    /// When the folder has no plan that is understood.
+    /// When the folder has no plan that is understood, and can be meant.
     pub fn load(folder: &Path) -> io::Result<Self> {
         let text = fs::read_to_string(folder.join(PLAN))?;
-        serde_json::from_str(&text).map_err(io::Error::other)
+        let planned: Self = serde_json::from_str(&text).map_err(io::Error::other)?;
+        // A file can be changed, and comes from whatever version has written it.
+        planned.experiment.make_sense().map_err(io::Error::other)?;
+        Ok(planned)
     }
 }
 
@@ -137,20 +140,27 @@ pub fn run(wish: &Wish<'_>, mut tell: impl FnMut(&str)) -> Result<Report, RunErr
     let pressure = Pressure::start();
     let mut lab = Lab::open(&lab::root())?;
     let judged = work(wish, &mut lab, &pressure, &mut tell).and_then(|()| judge(wish));
-    if let Ok(report) = &judged
-        && report.exit() == Exit::Violated
-    {
-        tell("keeping the nodes' data");
-        keep_data(lab.folder(), &wish.folder).map_err(folder)?;
-    }
-    // The farm ends, whatever came of it.
-    lab.close()?;
+    put_away(lab, &judged, &wish.folder, &mut tell);
     match judged {
         // What a starved host kept from coming about says nothing of the farm, nor of this tool.
         Err(error) if pressure.seconds().are_starved() && !matches!(error, RunError::Aborted(_)) => {
             Err(RunError::Starved { seconds: pressure.seconds(), reason: error.to_string() })
         }
         judged => judged,
+    }
+}
+
+/// Ends the farm, whatever came of it. A verdict stands as well where not everything could be kept or
+/// removed, and so does the reason why there is none.
+fn put_away(lab: Lab, judged: &Result<Report, RunError>, folder: &Path, tell: &mut impl FnMut(&str)) {
+    if judged.as_ref().is_ok_and(|report| report.exit() == Exit::Violated) {
+        tell("keeping the nodes' data");
+        if let Err(error) = keep_data(lab.folder(), folder) {
+            tell(&format!("warning: not all of the nodes' data is kept: {error}"));
+        }
+    }
+    if let Err(error) = lab.close() {
+        tell(&format!("warning: {error}; `holdfast-chaos clean` tries again"));
     }
 }
 
@@ -233,6 +243,7 @@ fn work(
         experiment: experiment.name.clone(),
         nodes: farm.nodes.iter().map(|node| node.name.clone()).collect(),
         failed_requests_max: experiment.failed_requests_max,
+        workloads: experiment.workloads.clone(),
     };
     let path = folder.join("history.jsonl");
     let journal = Journal::create(&path, run).map_err(kept)?;
@@ -380,4 +391,52 @@ fn keep_logs(farm: &Farm, homes: &Path, folder: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::Thing;
+    use crate::report::{Finding, Verdict};
+
+    #[test]
+    fn a_verdict_stands_where_nothing_can_be_kept_or_removed() {
+        let labs = tempfile::tempdir().unwrap();
+        let mut lab = Lab::open(labs.path()).unwrap();
+        // A group that is none can not be removed as one, as there is something in it; and what the nodes
+        // have can not be kept below a file.
+        let group = lab.folder().join("node-1");
+        fs::create_dir(&group).unwrap();
+        fs::write(group.join("data"), "x").unwrap();
+        lab.note(Thing::Cgroup { path: group }).unwrap();
+        let folder = labs.path().join("file");
+        fs::write(&folder, "").unwrap();
+        let verdict = Verdict::Violated { violations: vec!["lost".to_owned()], count: 1 };
+        let figures = Vec::new();
+        let finding =
+            Finding { check: "ledger", promise: "p", looked_at: 1, verdict, figures, is_proof: true };
+        let report = Report { experiment: String::new(), seed: 1, is_cut: false, findings: vec![finding] };
+        let mut told = Vec::new();
+        put_away(lab, &Ok(report), &folder, &mut |words: &str| told.push(words.to_owned()));
+        assert_eq!(told.len(), 3, "{told:?}");
+        assert!(told[1].contains("not all of the nodes' data is kept"), "{told:?}");
+        assert!(told[2].contains("clean"), "{told:?}");
+    }
+
+    #[test]
+    fn a_plan_that_can_not_be_meant_is_not_done_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let plan = |nodes: u8| {
+            let step = serde_json::json!({"faults": [{"fault": "kill", "target": "any"}], "seconds": 1, "then_seconds": 1});
+            let experiment = serde_json::json!({
+                "name": "x", "steady_state": "s", "nodes": nodes, "steady_seconds": 1,
+                "recovery_seconds_max": 9, "method": [step],
+            });
+            let plan = serde_json::json!({"experiment": experiment, "seed": 7});
+            fs::write(folder.path().join(PLAN), plan.to_string()).unwrap();
+            Planned::load(folder.path()).map(|plan| plan.experiment.nodes)
+        };
+        assert_eq!(plan(3).unwrap(), 3);
+        assert!(plan(0).unwrap_err().to_string().contains("nodes"));
+    }
 }

@@ -51,11 +51,19 @@ struct Inner {
     stop: AtomicBool,
 }
 
+/// Names conditions until they are taken away again: several may lie on a host at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Hand(u64);
+
 /// What the switch knows.
 struct Table {
     /// Behind which port an address was last seen.
     learned: BTreeMap<Mac, usize>,
+    /// What is being done to each host's frames, by whom.
+    done: Vec<BTreeMap<Hand, Conditions>>,
+    /// And all of that together.
     conditions: Vec<Conditions>,
+    next: u64,
     /// By who sends and who receives.
     paths: Vec<Vec<Path>>,
 }
@@ -84,7 +92,7 @@ impl Switch {
             Path::new(StdRng::seed_from_u64(seed ^ ((from as u64) << 40) ^ ((to as u64) << 48)))
         };
         let paths = (0..count).map(|from| (0..count).map(|to| path(from, to)).collect()).collect();
-        let table = Table { learned: BTreeMap::new(), conditions: vec![Conditions::default(); count], paths };
+        let table = Table::new(paths);
         let inner = Arc::new(Inner {
             ports,
             table: Mutex::new(table),
@@ -101,13 +109,62 @@ impl Switch {
         Ok(Self { inner, threads })
     }
 
-    /// From now on these hosts' frames, both ways, are treated so.
+    /// From now on these hosts' frames, both ways, are treated so, and in no other way.
     pub fn set(&self, hosts: &[usize], conditions: &Conditions) {
         let mut table = self.inner.table();
         for host in hosts {
-            if let Some(known) = table.conditions.get_mut(*host) {
-                *known = *conditions;
+            if let Some(done) = table.done.get_mut(*host) {
+                done.clear();
             }
+        }
+        table.begin(hosts, conditions);
+    }
+
+    /// From now on these hosts' frames, both ways, are treated so as well.
+    pub fn begin(&self, hosts: &[usize], conditions: &Conditions) -> Hand {
+        self.inner.table().begin(hosts, conditions)
+    }
+
+    /// From now on nobody's frames are treated so any more.
+    pub fn end(&self, hand: Hand) {
+        self.inner.table().end(hand);
+    }
+}
+
+impl Table {
+    fn new(paths: Vec<Vec<Path>>) -> Self {
+        let count = paths.len();
+        Self {
+            learned: BTreeMap::new(),
+            done: vec![BTreeMap::new(); count],
+            conditions: vec![Conditions::default(); count],
+            next: 0,
+            paths,
+        }
+    }
+
+    fn begin(&mut self, hosts: &[usize], conditions: &Conditions) -> Hand {
+        let hand = Hand(self.next);
+        self.next += 1;
+        for host in hosts {
+            if let Some(done) = self.done.get_mut(*host) {
+                done.insert(hand, *conditions);
+            }
+        }
+        self.sum_up();
+        hand
+    }
+
+    fn end(&mut self, hand: Hand) {
+        for done in &mut self.done {
+            done.remove(&hand);
+        }
+        self.sum_up();
+    }
+
+    fn sum_up(&mut self) {
+        for (conditions, done) in self.conditions.iter_mut().zip(&self.done) {
+            *conditions = done.values().fold(Conditions::default(), |all, one| all.and(one));
         }
     }
 }
@@ -185,5 +242,26 @@ impl Inner {
                 let _lost = port.send(&frame);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_on_one_host_add_up_and_the_end_of_one_leaves_the_other() {
+        let path = || Path::new(StdRng::seed_from_u64(1));
+        let mut table = Table::new(vec![vec![path(), path()], vec![path(), path()]]);
+        let slow = Conditions { delay_ms: 20, rate_kib: 100, ..Conditions::default() };
+        let lossy = Conditions { loss_percent: 50, rate_kib: 10, ..Conditions::default() };
+        let first = table.begin(&[0, 1], &slow);
+        let second = table.begin(&[1], &lossy);
+        let both = Conditions { delay_ms: 20, loss_percent: 50, rate_kib: 10, ..Conditions::default() };
+        assert_eq!(table.conditions, [slow, both]);
+        table.end(first);
+        assert_eq!(table.conditions, [Conditions::default(), lossy]);
+        table.end(second);
+        assert_eq!(table.conditions, [Conditions::default(), Conditions::default()]);
     }
 }

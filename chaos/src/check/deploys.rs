@@ -1,47 +1,132 @@
-//! When all is healed every node runs the same release of an app, and one that somebody asked for.
+//! When all is healed every node runs the same release of an app, and one that may be there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::history::{Event, History, Op};
+use crate::history::{Event, History, Op, Operation, Phase};
+use crate::pressure::Starvation;
 use crate::report::{Finding, Violations};
 
+pub const NAME: &str = "deploys";
+
+/// Once a release was acknowledged every node of the run has to run the app, and no earlier release: what
+/// was acknowledged is not lost. A release that was asked for later may have come about, and one of unknown
+/// outcome at any time.
 pub fn check(history: &History) -> Finding {
     let mut violations = Violations::default();
-    let mut asked: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
-    for operation in &history.operations {
-        if let Op::Deploy { app, release } = &operation.op {
-            asked.entry(app).or_default().insert(release);
+    let starvation = Starvation::of(history);
+    let wanted = wanted(history);
+    let ran = ran(history);
+    let mut looked_at = 0;
+    for (app, nodes) in &ran {
+        let wanted = wanted.get(app);
+        looked_at += judge(app, wanted, nodes, &mut violations);
+        if wanted.is_none_or(|wanted| !wanted.is_acknowledged) {
+            continue;
         }
-    }
-    // What a node said last.
-    let mut runs: BTreeMap<(&str, &str), &str> = BTreeMap::new();
-    for (_, event) in &history.events {
-        if let Event::Runs { node, app, release } = event {
-            runs.insert((app, node), release);
-        }
-    }
-    let looked_at = runs.len() as u64;
-    let mut releases: BTreeMap<&str, BTreeMap<&str, Vec<&str>>> = BTreeMap::new();
-    for ((app, node), release) in runs {
-        releases.entry(app).or_default().entry(release).or_default().push(node);
-    }
-    for (app, releases) in &releases {
-        if releases.len() > 1 {
-            violations.add(|| format!("{app} runs in several releases at the end: {releases:?}"));
-        }
-        for (release, nodes) in releases {
-            if !asked.get(app).is_some_and(|asked| asked.contains(release)) {
-                violations.add(|| format!("{nodes:?} run {release} of {app}, which nobody has deployed"));
-            }
+        for node in history.run.nodes.iter().filter(|node| is_bare(nodes, node)) {
+            looked_at += 1;
+            violations.add_late(starvation.excuses(final_us(history), i64::MAX), || {
+                format!("{node} does not run {app} at the end, which was deployed")
+            });
         }
     }
     Finding {
-        check: "deploys",
-        promise: "all nodes end on one release that was asked for",
+        check: NAME,
+        promise: "all nodes end on one release, the last that was acknowledged or a later one",
         looked_at,
         verdict: violations.verdict(looked_at),
         figures: Vec::new(),
+        is_proof: true,
     }
+}
+
+/// For each node what runs on it: nothing, or a release, or more than one while they are exchanged.
+type Nodes<'a> = BTreeMap<&'a str, BTreeSet<&'a str>>;
+
+fn is_bare(nodes: &Nodes<'_>, node: &str) -> bool {
+    nodes.get(node).is_none_or(BTreeSet::is_empty)
+}
+
+/// What the nodes run at the end, by app.
+fn ran(history: &History) -> BTreeMap<&str, Nodes<'_>> {
+    let mut ran: BTreeMap<&str, Nodes<'_>> = BTreeMap::new();
+    for (_, event) in &history.events {
+        if let Event::Runs { node, app, release } = event {
+            let releases = ran.entry(app).or_default().entry(node).or_default();
+            if !release.is_empty() {
+                releases.insert(release);
+            }
+        }
+    }
+    ran
+}
+
+/// Which releases of an app may be there at the end.
+#[derive(Default)]
+struct Wanted<'a> {
+    asked: BTreeSet<&'a str>,
+    possible: BTreeSet<&'a str>,
+    is_acknowledged: bool,
+}
+
+fn wanted(history: &History) -> BTreeMap<&str, Wanted<'_>> {
+    let mut deploys: BTreeMap<&str, Vec<(&str, &Operation)>> = BTreeMap::new();
+    for operation in &history.operations {
+        if let Op::Deploy { app, release } = &operation.op {
+            deploys.entry(app).or_default().push((release, operation));
+        }
+    }
+    deploys.into_iter().map(|(app, deploys)| (app, Wanted::of(&deploys))).collect()
+}
+
+impl<'a> Wanted<'a> {
+    fn of(deploys: &[(&'a str, &'a Operation)]) -> Self {
+        // Whatever was acknowledged before this moment has been followed by another that was, too.
+        let succeeded = deploys.iter().filter(|(_, one)| one.ok().is_some());
+        let last_called_us = succeeded.map(|(_, one)| one.called_us).max();
+        let is_possible = |one: &Operation| match one.ok() {
+            Some((at_us, _)) => last_called_us.is_none_or(|last| at_us >= last),
+            None => !one.was_refused(),
+        };
+        let possible = deploys.iter().filter(|(_, one)| is_possible(one));
+        Self {
+            asked: deploys.iter().map(|(release, _)| *release).collect(),
+            possible: possible.map(|(release, _)| *release).collect(),
+            is_acknowledged: last_called_us.is_some(),
+        }
+    }
+}
+
+/// Judges what there is of an app. Returns how many nodes run it.
+fn judge(app: &str, wanted: Option<&Wanted<'_>>, nodes: &Nodes<'_>, violations: &mut Violations) -> u64 {
+    let mut releases: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (node, here) in nodes {
+        for release in here {
+            releases.entry(release).or_default().push(node);
+        }
+    }
+    if releases.len() > 1 {
+        violations.add(|| format!("{app} runs in several releases at the end: {releases:?}"));
+    }
+    for (release, nodes) in &releases {
+        match wanted {
+            Some(wanted) if wanted.possible.contains(release) => {}
+            Some(wanted) if wanted.asked.contains(release) => violations.add(|| {
+                let possible = &wanted.possible;
+                format!("{nodes:?} run {release} of {app}, though only {possible:?} may be left by now")
+            }),
+            Some(_) | None => {
+                violations.add(|| format!("{nodes:?} run {release} of {app}, which nobody has deployed"))
+            }
+        }
+    }
+    nodes.values().filter(|here| !here.is_empty()).count() as u64
+}
+
+/// When reading back began.
+fn final_us(history: &History) -> i64 {
+    let is_final = |event: &Event| matches!(event, Event::Phase { phase: Phase::Final });
+    history.events.iter().find(|(_, event)| is_final(event)).map_or(0, |(at_us, _)| *at_us)
 }
 
 #[cfg(test)]
@@ -50,27 +135,71 @@ mod tests {
     use crate::history::tests::history;
     use crate::report::Verdict;
 
-    fn verdict(runs: &[(&str, &str)]) -> Verdict {
-        let deploy = |id: u64, release: &str| {
-            format!(
-                r#"{{"t_us":1,"event":"call","id":{id},"client":0,"op":"deploy","app":"shop","release":"{release}"}}"#
-            )
-        };
-        let mut lines = vec![deploy(1, "r1"), deploy(2, "r2")];
+    const OK: &str = r#""outcome":"ok","value":{"is":"done"}"#;
+    const UNKNOWN: &str = r#""outcome":"unknown","reason":"r""#;
+    const REFUSED: &str = r#""outcome":"refused","reason":"r""#;
+
+    /// Deploys r1, r2 and so on, one after the other, with these outcomes.
+    fn verdict(outcomes: &[&str], runs: &[(&str, &str)]) -> Verdict {
+        let mut lines = Vec::new();
+        for (number, outcome) in (1..).zip(outcomes) {
+            let at = 10 * number;
+            lines.push(format!(
+                r#"{{"t_us":{at},"event":"call","id":{number},"client":0,"op":"deploy","app":"shop","release":"r{number}"}}"#
+            ));
+            lines.push(format!(r#"{{"t_us":{},"event":"return","id":{number},{outcome}}}"#, at + 5));
+        }
         for (node, release) in runs {
             lines.push(format!(
-                r#"{{"t_us":2,"event":"runs","node":"{node}","app":"shop","release":"{release}"}}"#
+                r#"{{"t_us":900,"event":"runs","node":"{node}","app":"shop","release":"{release}"}}"#
             ));
         }
-        check(&history(&lines.iter().map(String::as_str).collect::<Vec<_>>())).verdict
+        let mut history = history(&lines.iter().map(String::as_str).collect::<Vec<_>>());
+        history.run.nodes = ["a", "b"].map(str::to_owned).to_vec();
+        check(&history).verdict
+    }
+
+    fn is_violated(outcomes: &[&str], runs: &[(&str, &str)]) -> bool {
+        matches!(verdict(outcomes, runs), Verdict::Violated { .. })
     }
 
     #[test]
     fn a_mixture_and_an_unwanted_release_are_found() {
-        assert_eq!(verdict(&[("a", "r1"), ("b", "r1")]), Verdict::Kept);
-        assert_eq!(verdict(&[("a", "r1"), ("b", "r2"), ("a", "r2")]), Verdict::Kept, "the last word counts");
-        assert!(matches!(verdict(&[("a", "r1"), ("b", "r2")]), Verdict::Violated { .. }));
-        assert!(matches!(verdict(&[("a", "r3"), ("b", "r3")]), Verdict::Violated { .. }));
-        assert_eq!(verdict(&[]), Verdict::NotTested);
+        assert_eq!(verdict(&[OK], &[("a", "r1"), ("b", "r1")]), Verdict::Kept);
+        assert!(is_violated(&[OK, UNKNOWN], &[("a", "r1"), ("b", "r2")]));
+        assert!(is_violated(&[OK], &[("a", "r3"), ("b", "r3")]));
+        assert!(is_violated(&[], &[("a", "r1"), ("b", "r1")]));
+        assert_eq!(verdict(&[], &[]), Verdict::NotTested);
+        assert_eq!(verdict(&[OK], &[]), Verdict::NotTested, "nobody has said what runs");
+    }
+
+    #[test]
+    fn an_instance_of_another_release_beside_the_wanted_one_is_found() {
+        assert!(is_violated(&[UNKNOWN, OK], &[("a", "r1"), ("b", "r2"), ("a", "r2")]));
+        assert_eq!(
+            verdict(&[OK], &[("a", "r1"), ("a", "r1"), ("b", "r1")]),
+            Verdict::Kept,
+            "two of the same"
+        );
+    }
+
+    #[test]
+    fn a_node_that_runs_nothing_is_found_once_a_release_was_acknowledged() {
+        assert!(is_violated(&[OK], &[("a", "r1")]));
+        assert!(is_violated(&[OK], &[("a", "r1"), ("b", "")]));
+        assert!(is_violated(&[OK], &[("a", ""), ("b", "")]));
+        assert_eq!(verdict(&[UNKNOWN], &[("a", "r1"), ("b", "")]), Verdict::Kept);
+        assert_eq!(verdict(&[UNKNOWN], &[("a", ""), ("b", "")]), Verdict::NotTested);
+    }
+
+    #[test]
+    fn an_acknowledged_release_that_an_earlier_one_took_the_place_of_is_lost() {
+        let both = |release: &'static str| [("a", release), ("b", release)];
+        assert!(is_violated(&[OK, OK], &both("r1")));
+        assert_eq!(verdict(&[OK, OK], &both("r2")), Verdict::Kept);
+        assert_eq!(verdict(&[OK, UNKNOWN], &both("r1")), Verdict::Kept);
+        assert_eq!(verdict(&[OK, UNKNOWN], &both("r2")), Verdict::Kept);
+        assert_eq!(verdict(&[UNKNOWN, OK], &both("r1")), Verdict::Kept, "it may have come late");
+        assert!(is_violated(&[OK, REFUSED], &both("r2")), "it was certainly not executed");
     }
 }

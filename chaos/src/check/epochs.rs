@@ -41,6 +41,7 @@ pub fn check(history: &History) -> Finding {
         looked_at,
         verdict: violations.verdict(looked_at),
         figures,
+        is_proof: true,
     }
 }
 

@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use crate::history::{History, Op, Value};
 use crate::report::{Finding, Violations};
 
+pub const NAME: &str = "invalidation";
+
 /// An invalidation that says who is missing promises nothing of them.
 ///
 /// A price has one writer, who sets ever higher values: a read that is called after a set was complete
-/// must find that value or a higher one, and nothing that nobody has set.
+/// must find that value or a higher one, and nothing that nobody has set. That holds of every read, and is
+/// proved by those alone that a cache has answered: the store has nothing to invalidate.
 pub fn check(history: &History) -> Finding {
     let mut violations = Violations::default();
-    let (mut looked_at, mut cached_reads) = (0, 0_u64);
+    let (mut looked_at, mut stored_reads) = (0, 0_u64);
     let (mut all_complete, mut all_incomplete) = (0_u64, 0_u64);
     let mut complete: BTreeMap<&str, Vec<(i64, i64)>> = BTreeMap::new();
     let mut highest: BTreeMap<&str, i64> = BTreeMap::new();
@@ -22,6 +25,7 @@ pub fn check(history: &History) -> Finding {
                 complete.entry(key).or_default().push((at, *value));
                 all_complete += 1;
             }
+            // It promises nothing, as does one that nobody heard of again.
             Some(_incomplete) => all_incomplete += 1,
             None => {}
         }
@@ -47,8 +51,8 @@ pub fn check(history: &History) -> Finding {
         let sets = complete.get(key.as_str()).map_or(&[][..], Vec::as_slice);
         let before = sets.partition_point(|(at, _)| *at < operation.called_us);
         let Some((at, newest)) = before.checked_sub(1).and_then(|last| sets.get(last)) else { continue };
-        looked_at += 1;
-        cached_reads += u64::from(*cached);
+        looked_at += u64::from(*cached);
+        stored_reads += u64::from(!*cached);
         if value < newest {
             violations.add(|| {
                 format!(
@@ -61,18 +65,20 @@ pub fn check(history: &History) -> Finding {
             violations.add(|| format!("{key} was read as {value}, which nobody has set"));
         }
     }
-    let figures = match looked_at {
+    let figures = match looked_at + stored_reads {
         0 => Vec::new(),
         _ => vec![format!(
-            "{cached_reads} reads from a cache; {all_complete} invalidations complete, {all_incomplete} not"
+            "{looked_at} reads from a cache, {stored_reads} from the store; {all_complete} invalidations \
+             complete, {all_incomplete} not"
         )],
     };
     Finding {
-        check: "invalidation",
+        check: NAME,
         promise: "after it is complete nobody reads the old value",
         looked_at,
         verdict: violations.verdict(looked_at),
         figures,
+        is_proof: true,
     }
 }
 
@@ -87,6 +93,12 @@ mod tests {
     const UNKNOWN: &str = r#"{"t_us":20,"event":"return","id":1,"outcome":"unknown","reason":"r"}"#;
 
     fn read(at: i64, value: i64) -> [String; 2] {
+        let [call, told] = stored(at, value);
+        let cached = format!("\"value\":{value},\"cached\":true}}");
+        [call, told.replace(&format!("\"value\":{value}}}"), &cached)]
+    }
+
+    fn stored(at: i64, value: i64) -> [String; 2] {
         [
             format!(r#"{{"t_us":{at},"event":"call","id":9,"client":0,"op":"price_read","key":"k"}}"#),
             format!(
@@ -108,5 +120,13 @@ mod tests {
         assert_eq!(check(&history(&[SET, &call, DONE, &old])).verdict, Verdict::NotTested);
         let [call, never] = read(25, 8);
         assert!(matches!(check(&history(&[SET, DONE, &call, &never])).verdict, Verdict::Violated { .. }));
+    }
+
+    #[test]
+    fn what_the_store_answers_says_nothing_of_caches_unless_it_is_old() {
+        let [call, new] = stored(25, 7);
+        assert_eq!(check(&history(&[SET, DONE, &call, &new])).verdict, Verdict::NotTested);
+        let [call, old] = stored(25, 3);
+        assert!(matches!(check(&history(&[SET, DONE, &call, &old])).verdict, Verdict::Violated { .. }));
     }
 }

@@ -49,6 +49,7 @@ pub fn check(history: &History) -> Finding {
         looked_at,
         verdict: violations.verdict(looked_at),
         figures: Vec::new(),
+        is_proof: false,
     }
 }
 

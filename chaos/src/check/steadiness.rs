@@ -1,116 +1,127 @@
 //! The steady state: before anything is broken and after everything was put right, everybody is answered.
 
 use crate::history::{Event, History, Operation, Outcome, Phase};
+use crate::pressure::Starvation;
 use crate::report::{Finding, Verdict, Violations};
 
-pub const NAME: &str = "steady state";
-
+/// A history without phases has no steady state to judge. One that has some and ends before the last of them
+/// is of an experiment that was not brought to its end: what was to come may have failed.
 pub fn check(history: &History) -> Finding {
     let begins = |wanted: Phase| {
         let is_it = |event: &Event| matches!(event, Event::Phase { phase } if *phase == wanted);
         history.events.iter().find(|(_, event)| is_it(event)).map(|(at_us, _)| *at_us)
     };
-    let finding = |looked_at, verdict, figures| Finding {
-        check: NAME,
+    let finding = |looked_at, verdict| Finding {
+        check: "steady state",
         promise: "before anything is broken, and once all is put right, everybody is answered",
         looked_at,
         verdict,
-        figures,
+        figures: Vec::new(),
+        is_proof: true,
     };
-    let (Some(steady), Some(method)) = (begins(Phase::Steady), begins(Phase::Method)) else {
-        return finding(0, Verdict::NotTested, Vec::new());
+    let inconclusive = |reason: &str| Verdict::Inconclusive { reason: reason.to_owned() };
+    let (steady, method) = match (begins(Phase::Steady), begins(Phase::Method)) {
+        (Some(steady), Some(method)) => (steady, method),
+        (None, None) => return finding(0, Verdict::NotTested),
+        (Some(_), None) => return finding(0, inconclusive("it ends before anything was broken")),
+        (None, Some(_)) => return finding(0, inconclusive("nobody was asked before something was broken")),
     };
-    let (before, failed_before) = tally(history, steady, method);
-    if before == 0 || !failed_before.is_empty() {
-        let reason = format!(
-            "the farm was not steady before anything was broken: {} of {before} operations failed {}",
-            failed_before.len(),
-            failed_before.first().map(|failed| told(failed)).unwrap_or_default()
-        );
-        return finding(before, Verdict::Inconclusive { reason }, Vec::new());
+    let before = Tally::of(history, steady, method);
+    if let Some(reason) = before.unsteady() {
+        return finding(before.called, inconclusive(&reason));
     }
     let mut violations = Violations::default();
-    for (_, event) in &history.events {
-        if let Event::NotWhole { seconds, status } = event {
-            violations.add(|| format!("the farm was not whole within {seconds} s: {status}"));
-        }
-    }
+    let starvation = Starvation::of(history);
+    whole(history, &starvation, &mut violations);
     let Some(after) = begins(Phase::After) else {
-        return finding(before, violations.verdict(0), Vec::new());
+        violations.doubt(|| "it ends before all was put right".to_owned());
+        return finding(before.called, violations.verdict(before.called));
     };
+    let is_finished = begins(Phase::Final).is_some();
+    if !is_finished {
+        violations.doubt(|| "it ends before everything was read back".to_owned());
+    }
     // Reading everything back is part of it.
-    let (later, failed) = tally(history, after, i64::MAX);
-    for operation in &failed {
-        let at_ms = operation.called_us / 1_000;
-        violations.add(|| format!("after all was put right, at {at_ms} ms: {}", told(operation)));
+    let later = Tally::of(history, after, i64::MAX);
+    // Who was cut off in the middle of a call does not know how it ends.
+    let silent = later.silent.iter().filter(|_| is_finished && !history.is_cut);
+    for operation in later.failed.iter().chain(silent) {
+        let ended_us = operation.returned.as_ref().map_or(i64::MAX, |(at_us, _)| *at_us);
+        violations.add_late(starvation.excuses(operation.called_us, ended_us), || {
+            let at_ms = operation.called_us / 1_000;
+            format!("after all was put right, at {at_ms} ms: {}", told(operation))
+        });
     }
-    if later == 0 {
-        violations.add(|| "nothing was asked after all was put right".to_owned());
+    if later.called == 0 && is_finished {
+        let is_excused = starvation.excuses(after, i64::MAX);
+        violations.add_late(is_excused, || "nothing was asked after all was put right".to_owned());
     }
-    finding(before + later, violations.verdict(before + later), Vec::new())
+    let looked_at = before.called + later.called;
+    finding(looked_at, violations.verdict(looked_at))
 }
 
-/// How many operations were called within a time, and which of them failed.
-fn tally(history: &History, from_us: i64, to_us: i64) -> (u64, Vec<&Operation>) {
-    let within = || history.operations.iter().filter(|one| (from_us..to_us).contains(&one.called_us));
-    // What was still going on when the next phase began is that phase's.
-    let ended = |one: &&Operation| one.returned.as_ref().is_some_and(|(at_us, _)| *at_us < to_us);
-    let failed = within().filter(ended).filter(|one| one.ok().is_none());
-    (within().count() as u64, failed.collect())
+/// A farm that takes too long is late, too.
+fn whole(history: &History, starvation: &Starvation, violations: &mut Violations) {
+    for (at_us, event) in &history.events {
+        if let Event::NotWhole { seconds, status } = event {
+            let waited_us = i64::try_from(*seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000);
+            violations.add_late(starvation.excuses(at_us.saturating_sub(waited_us), *at_us), || {
+                format!("the farm was not whole within {seconds} s: {status}")
+            });
+        }
+    }
+}
+
+/// The operations that were called within a time.
+struct Tally<'a> {
+    called: u64,
+    /// Refused, of unknown end, or answered that it failed.
+    failed: Vec<&'a Operation>,
+    /// Never answered at all.
+    silent: Vec<&'a Operation>,
+}
+
+impl<'a> Tally<'a> {
+    /// What was still going on when the next phase began is that phase's.
+    fn of(history: &'a History, from_us: i64, to_us: i64) -> Self {
+        let mut tally = Self { called: 0, failed: Vec::new(), silent: Vec::new() };
+        for operation in &history.operations {
+            if !(from_us..to_us).contains(&operation.called_us) {
+                continue;
+            }
+            tally.called += 1;
+            match &operation.returned {
+                Some((at_us, _)) if *at_us < to_us && !operation.succeeded() => tally.failed.push(operation),
+                Some(_) => {}
+                None => tally.silent.push(operation),
+            }
+        }
+        tally
+    }
+
+    /// Why this is no steady state to begin with.
+    fn unsteady(&self) -> Option<String> {
+        let failed = self.failed.first().map(|failed| told(failed));
+        (self.called == 0 || failed.is_some()).then(|| {
+            format!(
+                "the farm was not steady before anything was broken: {} of {} operations failed {}",
+                self.failed.len(),
+                self.called,
+                failed.unwrap_or_default()
+            )
+        })
+    }
 }
 
 fn told(operation: &Operation) -> String {
     let outcome = match &operation.returned {
         Some((_, Outcome::Refused { reason })) => format!("was refused: {reason}"),
         Some((_, Outcome::Unknown { reason })) => format!("came to an unknown end: {reason}"),
-        Some((_, Outcome::Ok { .. })) => "was answered".to_owned(),
+        Some((_, Outcome::Ok { value })) => format!("was answered with {value:?}"),
         None => "was not answered".to_owned(),
     };
     format!("{:?} {outcome}", operation.op)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::history::tests::history;
-
-    fn phase(at_us: i64, name: &str) -> String {
-        format!(r#"{{"t_us":{at_us},"event":"phase","phase":"{name}"}}"#)
-    }
-
-    fn counted(at_us: i64, id: u64, outcome: &str) -> [String; 2] {
-        [
-            format!(
-                r#"{{"t_us":{at_us},"event":"call","id":{id},"client":0,"op":"counter_add","key":"c","delta":1}}"#
-            ),
-            format!(r#"{{"t_us":{},"event":"return","id":{id},{outcome}}}"#, at_us + 1),
-        ]
-    }
-
-    const OK: &str = r#""outcome":"ok","value":{"is":"total","total":1}"#;
-    const REFUSED: &str = r#""outcome":"refused","reason":"no""#;
-
-    fn verdict(before: &str, between: &str, after: &str) -> Verdict {
-        let [first, second, third] = [counted(2, 1, before), counted(12, 2, between), counted(22, 3, after)];
-        let phases = [phase(1, "steady"), phase(10, "method"), phase(20, "after")];
-        let lines = [
-            &phases[0], &first[0], &first[1], &phases[1], &second[0], &second[1], &phases[2], &third[0],
-            &third[1],
-        ];
-        check(&history(&lines.map(String::as_str))).verdict
-    }
-
-    #[test]
-    fn what_fails_while_things_are_broken_is_no_matter_and_later_it_is() {
-        assert_eq!(verdict(OK, OK, OK), Verdict::Kept);
-        assert_eq!(verdict(OK, REFUSED, OK), Verdict::Kept);
-        assert!(matches!(verdict(OK, OK, REFUSED), Verdict::Violated { .. }));
-        assert!(matches!(verdict(REFUSED, OK, OK), Verdict::Inconclusive { .. }));
-        assert_eq!(check(&history(&[])).verdict, Verdict::NotTested);
-        let never = r#"{"t_us":20,"event":"not_whole","seconds":9,"status":"down"}"#;
-        let [call, told] = counted(2, 1, OK);
-        let lines = [&phase(1, "steady"), &call, &told, &phase(10, "method"), never].map(str::to_owned);
-        let verdict = check(&history(&lines.each_ref().map(String::as_str))).verdict;
-        assert!(matches!(verdict, Verdict::Violated { .. }));
-    }
-}
+mod tests;

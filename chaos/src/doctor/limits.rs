@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::process::{Talker, busy, cpu_ticks, victim};
 use super::{Lack, lack, needs_root};
 use crate::cgroup::{Cgroup, Controller};
-use crate::command::run;
 use crate::farm::own_clock;
+use crate::fault::Limit;
 use crate::lab::Lab;
 
 /// Where distributions put libfaketime.
@@ -99,11 +99,23 @@ pub(super) fn memory(lab: &mut Lab) -> Result<(), Lack> {
     if status.success() { lack("a program with 16 MiB took 96") } else { Ok(()) }
 }
 
-pub(super) fn descriptors(_lab: &mut Lab) -> Result<(), Lack> {
-    let script = "exec 3</dev/null 4</dev/null 5</dev/null 6</dev/null 7</dev/null 8</dev/null";
-    match run("prlimit", &["--nofile=6:6", "sh", "-c", script]) {
-        Err(crate::command::CommandError::Failed { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
-        Ok(_) => lack("a process had more descriptors than it may"),
+/// A program that opens a file a line, until it may not.
+pub(super) fn descriptors(lab: &mut Lab) -> Result<(), Lack> {
+    let opens = "import sys\nfiles=[]\nfor line in sys.stdin:\n\
+                 \ttry: files.append(open('/dev/null')); print('open',flush=True)\n\
+                 \texcept OSError as error: print(error.errno,flush=True)";
+    let mut python = Command::new("python3");
+    python.args(["-c", opens]);
+    let mut program = Talker::new(lab, python)?;
+    program.ask()?;
+    let limit = Limit::new(program.pid(), 2)?;
+    let told = [program.ask()?, program.ask()?, program.ask()?];
+    limit.restore();
+    let after = program.ask()?;
+    program.end()?;
+    // EMFILE.
+    if told != ["open", "open", "24"] {
+        return lack(format!("a process that may open two files comes to {told:?}"));
     }
+    if after == "open" { Ok(()) } else { lack("it does not end") }
 }

@@ -70,7 +70,13 @@ impl Walls {
     }
 
     /// Puts them up, each host's in one transaction.
+    ///
+    /// # Errors
+    /// When nobody is cut off by them, or the firewall does not do as it is told.
     pub fn raise(&self) -> Result<(), FaultError> {
+        if self.rules.is_empty() {
+            return Err(FaultError::Absent("there is nobody to cut off".to_owned()));
+        }
         for host in self.hosts() {
             let table = &self.table;
             let mut script = format!(

@@ -5,6 +5,7 @@ use std::fs;
 use super::{FaultError, Field, io, process};
 use crate::cgroup::{Cgroup, Controller};
 use crate::command::run;
+use crate::lab::start_of;
 
 pub(super) fn cpu(targets: &[usize], field: &mut Field<'_>, percent: u8) -> Result<Vec<Cgroup>, FaultError> {
     let groups = process::group(targets, field, Controller::Cpu)?;
@@ -26,6 +27,7 @@ pub(super) fn memory(targets: &[usize], field: &mut Field<'_>, mib: u64) -> Resu
 /// The limit that a process had.
 pub struct Limit {
     pid: u32,
+    start: Option<u64>,
     soft: String,
 }
 
@@ -36,24 +38,36 @@ pub(super) fn descriptors(
 ) -> Result<Vec<Limit>, FaultError> {
     let mut limits = Vec::new();
     for target in targets {
-        let Some(pid) = field.farm.agent_pid(*target) else { continue };
+        if let Some(pid) = field.pid(*target)? {
+            limits.push(Limit::new(pid, more)?);
+        }
+    }
+    Ok(limits)
+}
+
+impl Limit {
+    /// Lets a process open so many more descriptors than it has.
+    ///
+    /// # Errors
+    /// When it has ended, or there is no `prlimit`.
+    pub fn new(pid: u32, more: u64) -> Result<Self, FaultError> {
         let path = format!("/proc/{pid}/fd");
         let open = fs::read_dir(&path).map_err(io(format!("read {path}")))?.count() as u64;
         let process = pid.to_string();
         let soft =
             run("prlimit", &["--pid", &process, "--nofile", "--raw", "--noheadings", "--output", "SOFT"])?;
-        let soft = soft.trim().to_owned();
+        let (soft, start) = (soft.trim().to_owned(), start_of(pid));
         // The soft limit alone, which can be raised again.
         run("prlimit", &["--pid", &process, &format!("--nofile={}:", open + more)])?;
-        limits.push(Limit { pid, soft });
+        Ok(Self { pid, start, soft })
     }
-    Ok(limits)
-}
 
-pub(super) fn restore(limits: &[Limit]) {
-    for limit in limits {
-        // One that has ended needs none.
-        let _ended = run("prlimit", &["--pid", &limit.pid.to_string(), &format!("--nofile={}:", limit.soft)]);
+    /// As it was. A process that has ended needs none, and its pid may be another's.
+    pub fn restore(&self) {
+        if self.start.is_some() && start_of(self.pid) == self.start {
+            let _ended =
+                run("prlimit", &["--pid", &self.pid.to_string(), &format!("--nofile={}:", self.soft)]);
+        }
     }
 }
 
@@ -63,6 +77,14 @@ pub(super) fn set_clocks(targets: &[usize], field: &Field<'_>, seconds: i64) -> 
         let Some(path) = &field.farm.nodes[*target].clock else {
             return Err(FaultError::Absent("the agents have no clocks of their own".to_owned()));
         };
+        let has_library =
+            |pid| fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default().contains("faketime");
+        if field.farm.agent_pid(*target).is_some_and(|pid| !has_library(pid)) {
+            let node = &field.farm.nodes[*target].name;
+            return Err(FaultError::Absent(format!(
+                "{node} has the host's clock: is its program a static one?"
+            )));
+        }
         fs::write(path, format!("{seconds:+}\n")).map_err(io(format!("write {}", path.display())))?;
     }
     Ok(())

@@ -42,9 +42,20 @@ pub(super) fn change_version(
     Ok(())
 }
 
-pub(super) fn pause(targets: &[usize], field: &Field<'_>, paused: bool) {
+pub(super) fn pause(targets: &[usize], field: &mut Field<'_>) -> Result<(), FaultError> {
+    for (done, target) in targets.iter().enumerate() {
+        if let Err(error) = field.pid(*target) {
+            go_on(&targets[..done], field);
+            return Err(error);
+        }
+        field.farm.pause(*target, true);
+    }
+    Ok(())
+}
+
+pub(super) fn go_on(targets: &[usize], field: &Field<'_>) {
     for target in targets {
-        field.farm.pause(*target, paused);
+        field.farm.pause(*target, false);
     }
 }
 
@@ -56,6 +67,9 @@ pub(super) fn group(
 ) -> Result<Vec<Cgroup>, FaultError> {
     let mut groups = Vec::new();
     for target in targets {
+        if field.pid(*target)?.is_none() {
+            continue;
+        }
         let name = field.lab.unique("g");
         let group = Cgroup::new(field.lab, controller, &name)?;
         for pid in field.farm.pids(*target) {

@@ -23,7 +23,7 @@ fn disk<'a>(field: &'a Field<'_>, target: usize) -> Result<&'a Disk, FaultError>
 
 /// All agents stand still while the power goes, so that none of them sees another's disk fail first.
 pub(super) fn cut_power(targets: &[usize], field: &mut Field<'_>) -> Result<(), FaultError> {
-    process::pause(targets, field, true);
+    process::pause(targets, field)?;
     let disks = targets.iter().map(|target| disk(field, *target)).collect::<Result<Vec<_>, _>>()?;
     Disk::cut(&disks)?;
     process::kill(targets, field);
@@ -58,8 +58,12 @@ pub(super) fn trace_agents(
 ) -> Result<Vec<Child>, FaultError> {
     let mut tracers = Vec::new();
     for target in targets {
-        let Some(pid) = field.farm.agent_pid(*target) else { continue };
-        match trace_syncs(pid, field.lab, meddle) {
+        let traced = match field.pid(*target) {
+            Ok(None) => continue,
+            Ok(Some(pid)) => trace_syncs(pid, field.lab, meddle),
+            Err(error) => Err(error),
+        };
+        match traced {
             Ok(tracer) => tracers.push(tracer),
             Err(error) => {
                 detach(tracers)?;

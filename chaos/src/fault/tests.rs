@@ -1,4 +1,11 @@
+use std::net::Ipv4Addr;
+use std::path::Path;
+
+use rand::SeedableRng as _;
+
 use super::*;
+use crate::farm::Ground;
+use crate::network::Host;
 
 const ALL: &[&str] = &[
     r#"{"fault":"kill"}"#,
@@ -43,9 +50,73 @@ fn figures_that_can_not_be_meant_are_refused() {
         (r#"{"fault":"link","loss_percent":101}"#, "percent"),
         (r#"{"fault":"clock","seconds":-99999999}"#, "seconds"),
         (r#"{"fault":"bit_rot","bits":0}"#, "bits"),
+        (r#"{"fault":"loss","percent":0}"#, "breaks nothing"),
+        (r#"{"fault":"fsync_slow","delay_ms":0}"#, "breaks nothing"),
+        (r#"{"fault":"clock","seconds":0}"#, "breaks nothing"),
+        (r#"{"fault":"memory","mib":17592186044416}"#, "no limit"),
+        (r#"{"fault":"descriptors","more":18446744073709551615}"#, "no limit"),
+        (r#"{"fault":"link","rate_kib":18014398509481984}"#, "limited by nothing"),
     ] {
         let fault: Fault = serde_json::from_str(text).unwrap();
         let told = fault.make_sense().unwrap_err();
         assert!(told.contains(wanted), "{text}: {told}");
     }
+}
+
+/// What becomes of a fault at two nodes whose agents do not run, though these ones were ended by another.
+fn begun(text: &str, ended: &[usize]) -> Result<(), FaultError> {
+    let folder = tempfile::tempdir().unwrap();
+    let mut lab = Lab::open(folder.path()).unwrap();
+    let host = |number: u8| Host {
+        name: format!("none-{number}"),
+        address: Ipv4Addr::new(10, 0, 0, number),
+        has_namespace: true,
+    };
+    let ground = Ground {
+        hosts: vec![host(1), host(2)],
+        folder: folder.path(),
+        holdfast: Path::new("/nowhere"),
+        other: None,
+        zones: 1,
+        disks: false,
+        clocks: None,
+    };
+    let mut farm = Farm::laid_out(&mut lab, &ground).unwrap();
+    let mut random = StdRng::seed_from_u64(1);
+    let ended = ended.iter().copied().collect();
+    let mut field = Field { farm: &mut farm, lab: &mut lab, switch: None, random: &mut random, ended };
+    let fault: Fault = serde_json::from_str(text).unwrap();
+    Active::begin(&fault, &[0, 1], &mut field).map(drop)
+}
+
+#[test]
+fn a_fault_that_hits_nobody_is_no_fault_that_was_survived() {
+    for text in ALL {
+        let told = begun(text, &[0]).unwrap_err();
+        assert!(matches!(told, FaultError::Absent(_)), "{text}: {told}");
+        assert!(told.to_string().contains("node-2 does not run"), "{text}: {told}");
+    }
+}
+
+#[test]
+fn an_agent_that_another_fault_has_ended_is_down_already() {
+    for text in [
+        r#"{"fault":"kill"}"#,
+        r#"{"fault":"pause"}"#,
+        r#"{"fault":"freeze"}"#,
+        r#"{"fault":"restart"}"#,
+        r#"{"fault":"fsync_fails"}"#,
+        r#"{"fault":"cpu","percent":9}"#,
+        r#"{"fault":"memory","mib":9}"#,
+        r#"{"fault":"descriptors","more":9}"#,
+    ] {
+        assert!(begun(text, &[0, 1]).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn a_wall_about_nobody_is_refused() {
+    let host = Host { name: "none".to_owned(), address: Ipv4Addr::LOCALHOST, has_namespace: true };
+    let walls = Walls::plan(&[0, 1], Direction::Both, Others::All, &[host.clone(), host]);
+    assert!(walls.raise().unwrap_err().to_string().contains("nobody to cut off"));
 }

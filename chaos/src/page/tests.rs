@@ -66,6 +66,8 @@ fn a_page_has_the_verdict_the_faults_and_the_way_to_do_it_again() {
     for wanted in ["power cut a b", "b e7", "counter add", "again &amp; again", "all is &lt;well&gt;"] {
         assert!(page.contains(wanted), "{wanted}");
     }
+    // It promises no more than a seed can decide: who is the controller then is the farm's own.
+    assert!(page.contains("the same choices") && !page.contains("the same nodes"), "{page}");
     // Nothing is fetched from anywhere.
     assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("src="));
 }

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 const HEADER_BYTES: usize = 14;
 const PERCENT_MAX: u8 = 100;
 const MS_MAX: u64 = 10_000;
+/// Some 10 GiB/s, which no frame of ours would notice.
+const RATE_KIB_MAX: u64 = 10 << 20;
 /// By how much a frame that is overtaken is late, at least.
 const OVERTAKEN: Duration = Duration::from_millis(5);
 /// At a limited rate frames wait in a queue that is so long; what comes on top is lost.
@@ -41,10 +43,35 @@ impl Conditions {
         if self.delay_ms > MS_MAX || self.jitter_ms > MS_MAX {
             return Err(format!("a link has a delay or jitter of more than {MS_MAX} ms"));
         }
+        if self.rate_kib > RATE_KIB_MAX {
+            return Err(format!("a link of more than {RATE_KIB_MAX} KiB/s is limited by nothing"));
+        }
         if *self == Self::default() {
             return Err("a link fault without any condition breaks nothing".to_owned());
         }
         Ok(())
+    }
+
+    /// Both at once: each on its own may lose a frame or hold it up, and the narrower of them is the rate.
+    pub fn and(&self, other: &Self) -> Self {
+        // Rounded up: two rare ones are not as rare as one.
+        let either = |one: u8, other: u8| {
+            let (one, other) = (u32::from(one), u32::from(other));
+            let both = (one + other).saturating_sub(one * other / 100);
+            u8::try_from(both.min(PERCENT_MAX.into())).unwrap_or(PERCENT_MAX)
+        };
+        Self {
+            delay_ms: self.delay_ms.saturating_add(other.delay_ms),
+            jitter_ms: self.jitter_ms.saturating_add(other.jitter_ms),
+            loss_percent: either(self.loss_percent, other.loss_percent),
+            duplicate_percent: either(self.duplicate_percent, other.duplicate_percent),
+            reorder_percent: either(self.reorder_percent, other.reorder_percent),
+            corrupt_percent: either(self.corrupt_percent, other.corrupt_percent),
+            rate_kib: match (self.rate_kib, other.rate_kib) {
+                (0, rate) | (rate, 0) => rate,
+                (one, other) => one.min(other),
+            },
+        }
     }
 }
 
@@ -83,10 +110,12 @@ impl Path {
             }
             let jitter_us = self.random.random_range(0..=conditions.jitter_ms * 1_000);
             at += Duration::from_millis(conditions.delay_ms) + Duration::from_micros(jitter_us);
-            if conditions.rate_kib > 0 {
-                let Some(late) = self.queue(now, frame.len(), conditions.rate_kib) else { return Vec::new() };
-                at += late;
-            }
+        }
+        // A frame that passes two narrow places waits at the narrower one.
+        let [from, to] = conditions;
+        if let rate_kib @ 1.. = from.and(to).rate_kib {
+            let Some(late) = self.queue(now, frame.len(), rate_kib) else { return Vec::new() };
+            at += late;
         }
         if overtaken {
             at += OVERTAKEN + at.duration_since(now);
@@ -187,6 +216,29 @@ mod tests {
         assert!((650..800).contains(&whole), "half a second's worth, and the queue: {whole}");
         let last = arrived.iter().flatten().map(|(at, _)| *at).max().unwrap();
         assert!(last <= Duration::from_millis(1_000) + QUEUE_MAX + Duration::from_millis(5), "{last:?}");
+    }
+
+    #[test]
+    fn a_frame_is_charged_once_where_both_ends_are_limited() {
+        let limited = Conditions { rate_kib: 49, ..Conditions::default() };
+        let (mut path, start) = (path(), Instant::now());
+        let mut arrived = 0;
+        for number in 0..1_000 {
+            let now = start + Duration::from_millis(number);
+            arrived += path.treat(now, &FRAME, &[limited, Conditions { rate_kib: 80, ..limited }]).len();
+        }
+        assert!((650..800).contains(&arrived), "as with one limited end: {arrived}");
+    }
+
+    #[test]
+    fn conditions_at_once_are_as_bad_as_each_and_worse() {
+        let some = Conditions { loss_percent: 50, delay_ms: 5, jitter_ms: 7, ..Conditions::default() };
+        let none = Conditions::default();
+        assert_eq!((some.and(&none), none.and(&some)), (some, some));
+        let twice = some.and(&some);
+        assert_eq!((twice.loss_percent, twice.delay_ms, twice.jitter_ms), (75, 10, 14));
+        let one = Conditions { loss_percent: 1, corrupt_percent: 100, ..Conditions::default() };
+        assert_eq!((one.and(&one).loss_percent, one.and(&one).corrupt_percent), (2, 100));
     }
 
     #[test]

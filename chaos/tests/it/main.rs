@@ -43,6 +43,12 @@ fn each_broken_promise_is_found_by_its_own_checker() {
         ("leak", "leaks"),
         ("never-whole", "steady state"),
         ("ended-agent", "agents"),
+        ("dead-site", "steady state"),
+        ("never-answered", "steady state"),
+        ("bare-node", "deploys"),
+        ("lost-release", "deploys"),
+        ("two-releases-on-a-node", "deploys"),
+        ("starved-double-order", "requests"),
     ] {
         let said = check(&history(name), &["--json"]);
         assert_eq!(said.status.code(), Some(1), "{name}: {}", text(&said));
@@ -64,6 +70,22 @@ fn a_history_that_tests_nothing_proves_nothing() {
     let said = check(&history("nothing"), &[]);
     assert_eq!(said.status.code(), Some(4), "{}", text(&said));
     assert!(text(&said).contains("not tested"), "{}", text(&said));
+}
+
+#[test]
+fn what_could_not_be_judged_is_not_called_kept() {
+    for (name, words) in [
+        ("unfinished", "before all was put right"),
+        ("idle", "not tested"),
+        ("unread-entry", "after the last read was called"),
+        ("unseen-order", "nobody has written down who executed them"),
+        ("no-clients", "it was to be tested"),
+        ("nobody-knows", "not tested"),
+    ] {
+        let said = check(&history(name), &[]);
+        assert_eq!(said.status.code(), Some(4), "{name}: {}", text(&said));
+        assert!(text(&said).contains(words), "{name}: {}", text(&said));
+    }
 }
 
 #[test]

@@ -2,9 +2,14 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::history::tests::history;
+use crate::report::Verdict;
 
 /// `called-returned id op -> outcome`, a line of a history for people. Everything is on the key `k`.
 fn judged(check: fn(&History) -> Finding, operations: &[(i64, i64, &str, &str)]) -> Verdict {
+    check(&told(operations)).verdict
+}
+
+fn told(operations: &[(i64, i64, &str, &str)]) -> History {
     let mut lines: Vec<(i64, String)> = Vec::new();
     for (id, (called, returned, op, outcome)) in operations.iter().enumerate() {
         lines.push((
@@ -17,7 +22,7 @@ fn judged(check: fn(&History) -> Finding, operations: &[(i64, i64, &str, &str)])
     }
     lines.sort_by_key(|(at, _)| *at);
     let lines: Vec<&str> = lines.iter().map(|(_, line)| line.as_str()).collect();
-    check(&history(&lines)).verdict
+    history(&lines)
 }
 
 const READ: &str = r#""op":"register_read""#;
@@ -97,6 +102,34 @@ fn an_increment_counts_once() {
     assert!(is_violated(&judged(check_counters, &[unknown, (3, 4, add, &total(3))])));
 }
 
+#[test]
+fn where_every_outcome_is_unknown_nothing_is_kept() {
+    let add = r#""op":"counter_add","delta":1"#;
+    let unknown = r#""outcome":"unknown","reason":"r""#;
+    assert_eq!(judged(check_counters, &[(1, 0, add, ""), (3, 4, add, unknown)]), Verdict::NotTested);
+    assert_eq!(judged(check, &[(1, 2, &write(1, "0"), unknown), (3, 4, READ, unknown)]), Verdict::NotTested);
+    let finding = check(&told(&[(1, 2, &write(1, "0"), unknown), (3, 4, READ, ABSENT)]));
+    assert_eq!((finding.verdict, finding.looked_at), (Verdict::Kept, 1));
+}
+
+#[test]
+fn a_key_with_too_many_operations_and_a_search_without_time_are_inconclusive() {
+    let add = r#""op":"counter_add","delta":1"#;
+    let total = |total: i64| format!(r#""outcome":"ok","value":{{"is":"total","total":{total}}}"#);
+    let verdict = |limits, second: i64| {
+        let history = told(&[(1, 2, add, &total(1)), (3, 4, add, &total(second))]);
+        search::<Counter>(&history, limits, counter_op).finding(COUNTERS, "p")
+    };
+    let limits = |operations, all| Limits { operations, all, ..LIMITS };
+    assert_eq!(verdict(limits(2, LIMITS.all), 2).verdict, Verdict::Kept);
+    assert!(is_violated(&verdict(limits(2, LIMITS.all), 1).verdict));
+    for limits in [limits(1, LIMITS.all), limits(2, Duration::ZERO)] {
+        let finding = verdict(limits, 2);
+        assert!(matches!(finding.verdict, Verdict::Inconclusive { .. }), "{finding:?}");
+        assert_eq!(finding.looked_at, 0);
+    }
+}
+
 proptest! {
     /// Whatever one client after the other did, with some answers lost, is linearizable; and it is not
     /// once an acknowledged write has been forgotten.
@@ -125,14 +158,14 @@ proptest! {
             };
             operations.push((now, now + 5, op, if is_lost { String::new() } else { outcome }));
         }
-        let told = |operations: &[(i64, i64, String, String)]| {
+        let verdict = |operations: &[(i64, i64, String, String)]| {
             let lines: Vec<_> = operations.iter().map(|(a, b, op, out)| (*a, *b, &**op, &**out)).collect();
             judged(check, &lines)
         };
-        prop_assert!(!is_violated(&told(&operations)));
+        prop_assert!(!is_violated(&verdict(&operations)));
         if state.0.is_some() && operations.iter().any(|(_, _, op, out)| op != READ && out.contains("version\",")) {
             operations.push((now + 10, now + 15, READ.to_owned(), ABSENT.to_owned()));
-            prop_assert!(is_violated(&told(&operations)));
+            prop_assert!(is_violated(&verdict(&operations)));
         }
     }
 }
