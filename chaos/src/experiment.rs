@@ -103,6 +103,17 @@ pub struct Blow {
     pub fault: Fault,
 }
 
+impl Blow {
+    fn make_sense(&self, zones: u8) -> Result<(), String> {
+        self.fault.make_sense()?;
+        let is_all = self.target == Target::All || (self.target == Target::Zone && zones == 1);
+        if is_all && self.fault.cuts_from_the_rest() {
+            return Err("a partition of all nodes from the rest breaks nothing: there is no rest".to_owned());
+        }
+        Ok(())
+    }
+}
+
 impl TryFrom<Map<String, Value>> for Blow {
     type Error = String;
 
@@ -130,16 +141,7 @@ impl Step {
         if each > 0 && self.faults.len() > 1 {
             return Err("a fault that hits each node in turn is alone in its step".to_owned());
         }
-        for blow in &self.faults {
-            blow.fault.make_sense()?;
-            let is_all = blow.target == Target::All || (blow.target == Target::Zone && zones == 1);
-            if is_all && blow.fault.cuts_from_the_rest() {
-                return Err(
-                    "a partition of all nodes from the rest breaks nothing: there is no rest".to_owned()
-                );
-            }
-        }
-        Ok(())
+        self.faults.iter().try_for_each(|blow| blow.make_sense(zones))
     }
 }
 
@@ -208,7 +210,7 @@ impl Experiment {
             if blow.target == Target::Each {
                 return Err("what lasts all the while can not hit each node in turn".to_owned());
             }
-            blow.fault.make_sense()?;
+            blow.make_sense(self.zones)?;
         }
         if self.repeat > REPEAT_MAX {
             return Err(format!("repeat is more than {REPEAT_MAX}"));

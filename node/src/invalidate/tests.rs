@@ -1,5 +1,3 @@
-use futures::FutureExt as _;
-
 use super::*;
 use crate::bootstrap;
 use crate::config::Config;
@@ -61,36 +59,6 @@ async fn who_asked_for_what_is_missing_and_was_ended_leaves_the_place_to_the_nex
         assert!(invalidation.state().filling.contains(&ORIGIN));
     });
     assert!(invalidation.state().filling.is_empty());
-    tasks.stop().cancel();
-    tasks.drained().await;
-}
-
-#[tokio::test]
-async fn events_that_are_pushed_again_and_at_once_are_delivered_in_order_and_answered_for_after_that() {
-    const EVENTS: u64 = SUBSCRIBER_QUEUE as u64;
-    let folder = tempfile::tempdir().unwrap();
-    let (invalidation, tasks) = alone(folder.path());
-    let mut subscription = invalidation.subscribe("shop".to_owned(), &[]).unwrap();
-    let room = || invalidation.state().subscribers[&0].queue.capacity();
-    std::thread::scope(|threads| {
-        for _ in 0..4 {
-            threads.spawn(|| {
-                for sequence in 1..=EVENTS {
-                    let pushed = invalidation.handle_push(ORIGIN, push(sequence)).now_or_never().unwrap();
-                    let applied = pushed.unwrap().applied[0].sequence;
-                    let delivered = EVENTS - room() as u64;
-                    assert!(delivered >= applied, "{applied} were answered for, and {delivered} delivered");
-                }
-            });
-        }
-    });
-    for sequence in 1..=EVENTS {
-        let delivery = subscription.deliveries.try_recv().unwrap();
-        assert!(
-            matches!(&delivery, Delivery::Event(event) if event.position.sequence == sequence),
-            "{delivery:?}"
-        );
-    }
     tasks.stop().cancel();
     tasks.drained().await;
 }
