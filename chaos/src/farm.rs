@@ -465,7 +465,7 @@ pub fn own_clock(program: &mut Command, library: &Path, file: &Path) {
 }
 
 /// Of whatever thread of it.
-fn children(pid: u32) -> Vec<u32> {
+pub fn children(pid: u32) -> Vec<u32> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
     lists

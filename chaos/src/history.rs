@@ -28,7 +28,8 @@ beginning by one monotonic clock, and `event`:
   sample  node, pid, fds, threads, rss_kib: what an agent's process holds
   phase   phase: steady, method, recovery, after (steady again) or final begins; where there are
           any, all but recovery are needed
-  pressure  late_ms, lost_percent, steal_percent, busy_percent: how this host was, in the second before
+  pressure  late_ms, lost_percent, steal_percent, busy_percent, others_percent (taken by others; may be
+          left out): how this host was, in the second before
   seen    node, controller, epoch, quorum, members {name: state}: what a node says of the farm
   not_whole  seconds, status: the farm was not whole so long after all was put right
   ended   node, reason: an agent has ended that nobody had ended
@@ -267,6 +268,9 @@ pub struct Pressure {
     pub lost_percent: u64,
     pub steal_percent: u64,
     pub busy_percent: u64,
+    /// Of the busy ones, those that neither the farm nor its clients took.
+    #[serde(default)]
+    pub others_percent: u64,
 }
 
 /// What a node says of the farm.

@@ -4,6 +4,8 @@
 //! are late, clients give up. So a thread that wants to wake up every few milliseconds measures how late
 //! it is, and the kernel tells what its own host has taken.
 
+mod own;
+
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::history::{Event, History, Pressure as Sample};
 use crate::journal::Journal;
+use own::Own;
 
 const NAP: Duration = Duration::from_millis(20);
 const PERIOD: Duration = Duration::from_secs(1);
@@ -22,6 +25,9 @@ pub const LATE_MS: u64 = 200;
 pub const LOST_PERCENT: u64 = 25;
 /// Of a hundred ticks of the processors, those that the host of this machine took.
 pub const STEAL_PERCENT: u64 = 25;
+/// The same, that others on this machine took, while hardly any were left.
+pub const OTHERS_PERCENT: u64 = 30;
+const BUSY_PERCENT: u64 = 90;
 /// A starved second happens on any machine; one in ten, and three in all, is a starved host. The same holds
 /// of a part of a run.
 const STARVED_PERCENT: u64 = 10;
@@ -68,7 +74,11 @@ impl Seconds {
 }
 
 fn is_starved(sample: Sample) -> bool {
-    sample.late_ms > LATE_MS || sample.lost_percent > LOST_PERCENT || sample.steal_percent > STEAL_PERCENT
+    let is_crowded = sample.others_percent > OTHERS_PERCENT && sample.busy_percent > BUSY_PERCENT;
+    sample.late_ms > LATE_MS
+        || sample.lost_percent > LOST_PERCENT
+        || sample.steal_percent > STEAL_PERCENT
+        || is_crowded
 }
 
 /// A machine that stood still for five seconds has one sample of them all.
@@ -142,7 +152,8 @@ impl Drop for Pressure {
 
 impl Inner {
     fn run(&self) {
-        let mut ticks = ticks();
+        let (mut ticks, mut own) = (ticks(), Own::default());
+        own.taken();
         while !self.stop.load(Ordering::Relaxed) {
             let (began, mut late, mut lost) = (Instant::now(), Duration::ZERO, Duration::ZERO);
             while began.elapsed() < PERIOD && !self.stop.load(Ordering::Relaxed) {
@@ -155,11 +166,13 @@ impl Inner {
             let lost = lost.as_micros() * 100 / began.elapsed().as_micros().max(1);
             let now = self::ticks();
             let percent = |part: u64| part * 100 / (now.all - ticks.all).max(1);
+            let busy = now.busy - ticks.busy;
             let sample = Sample {
                 late_ms: u64::try_from(late.as_millis()).unwrap_or(u64::MAX),
                 lost_percent: u64::try_from(lost).unwrap_or(u64::MAX),
                 steal_percent: percent(now.stolen - ticks.stolen),
-                busy_percent: percent(now.busy - ticks.busy),
+                busy_percent: percent(busy),
+                others_percent: percent(busy.saturating_sub(own.taken())),
             };
             ticks = now;
             let mut seconds = self.seconds.lock().unwrap_or_else(PoisonError::into_inner);
@@ -236,11 +249,13 @@ mod tests {
 
     #[test]
     fn a_late_second_is_none_and_one_in_ten_is_a_starved_host() {
-        let sample = Sample { late_ms: 5, lost_percent: 3, steal_percent: 0, busy_percent: 99 };
+        let sample =
+            Sample { late_ms: 5, lost_percent: 3, steal_percent: 0, busy_percent: 99, others_percent: 20 };
         let starved = [
             Sample { late_ms: LATE_MS + 1, ..sample },
             Sample { lost_percent: LOST_PERCENT + 1, ..sample },
             Sample { steal_percent: STEAL_PERCENT + 1, ..sample },
+            Sample { others_percent: OTHERS_PERCENT + 1, ..sample },
         ];
         for one in starved {
             let mut seconds = Seconds::default();
@@ -252,5 +267,7 @@ mod tests {
             seconds.add(one);
             assert!(seconds.are_starved(), "{seconds:?}");
         }
+        // Where enough is left, others take nothing away.
+        assert!(!is_starved(Sample { others_percent: 80, busy_percent: 85, ..sample }));
     }
 }

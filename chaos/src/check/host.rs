@@ -6,11 +6,12 @@ use crate::report::{Finding, Verdict};
 
 pub fn check(history: &History) -> Finding {
     let mut seconds = Seconds::default();
-    let mut worst_ms = 0;
+    let (mut worst_ms, mut others_percent) = (0, 0);
     for (_, event) in &history.events {
         if let Event::Pressure(sample) = event {
             seconds.add(*sample);
             worst_ms = worst_ms.max(sample.late_ms);
+            others_percent = others_percent.max(sample.others_percent);
         }
     }
     let verdict = if seconds.all == 0 {
@@ -24,7 +25,9 @@ pub fn check(history: &History) -> Finding {
     };
     let figures = match seconds.all {
         0 => Vec::new(),
-        _ => vec![format!("a thread of ours woke up to {worst_ms} ms late")],
+        _ => vec![format!(
+            "a thread of ours woke up to {worst_ms} ms late; others took up to {others_percent} % of the processors"
+        )],
     };
     Finding {
         check: "host",

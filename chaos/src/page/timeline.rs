@@ -10,6 +10,8 @@ const ROW: f64 = 40.0;
 const LATENCY: f64 = 110.0;
 const STRIP: f64 = 20.0;
 const LABEL: f64 = 15.0;
+/// A letter of a label is about so wide.
+const LETTER: f64 = 7.2;
 /// Labels of faults that are near each other are put below each other.
 const LABEL_ROWS: usize = 4;
 /// A history may name any number of nodes.
@@ -22,13 +24,17 @@ pub fn section(history: &History, bins: &Bins) -> String {
     let top = LABEL * LABEL_ROWS as f64 + 24.0;
     let (rows, bottom) = rows(history, bins, axis, top);
     let mut bands = String::new();
-    for (place, fault) in faults.iter().enumerate() {
+    let mut labels = Labels::default();
+    for fault in &faults {
         let (from, to) = (axis.x(fault.from_us), axis.x(fault.to_us));
         bands += &block(from, to, top - 4.0, bottom - top + 4.0, "band", &fault.words());
-        let y = 20.0 + LABEL * (place % LABEL_ROWS) as f64;
+        let words = fault.short_words(history.run.nodes.len());
+        let is_late = from > WIDTH * 0.8;
+        let Some(row) = labels.place(from, &words, is_late) else { continue };
+        let y = 20.0 + LABEL * row as f64;
         bands += &format!("<path class=\"pin\" d=\"M{from:.1} {:.1}V{:.1}\"/>", y - 10.0, top - 4.0);
-        let class = if from > WIDTH * 0.8 { "fault end" } else { "fault" };
-        bands += &text(if from > WIDTH * 0.8 { from - 3.0 } else { from + 3.0 }, y, class, &fault.words());
+        let (x, class) = if is_late { (from - 3.0, "fault end") } else { (from + 3.0, "fault") };
+        bands += &text(x, y, class, &words);
     }
     let height = bottom + 26.0;
     format!(
@@ -55,6 +61,32 @@ struct Fault {
 impl Fault {
     fn words(&self) -> String {
         format!("{} {}", self.name.replace('_', " "), self.targets.join(" "))
+    }
+
+    fn short_words(&self, nodes: usize) -> String {
+        match self.targets.len() {
+            0..=2 => self.words(),
+            count if count == nodes => format!("{} all", self.name.replace('_', " ")),
+            count => format!("{} {count} nodes", self.name.replace('_', " ")),
+        }
+    }
+}
+
+/// Where labels are already. One for which there is no room is left to its band, which says it too.
+#[derive(Default)]
+struct Labels {
+    /// From where on each row is free.
+    ends: [f64; LABEL_ROWS],
+}
+
+impl Labels {
+    /// The row of a label.
+    fn place(&mut self, at: f64, words: &str, ends_there: bool) -> Option<usize> {
+        let width = words.chars().count() as f64 * LETTER + 6.0;
+        let (from, to) = if ends_there { (at - width, at) } else { (at, at + width) };
+        let row = self.ends.iter().position(|end| *end <= from)?;
+        self.ends[row] = to;
+        Some(row)
     }
 }
 
