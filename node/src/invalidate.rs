@@ -152,7 +152,7 @@ impl Invalidation {
             state.invalidation_sequence = state.invalidation_sequence.max(highest);
         });
         #[cfg(holdfast_mutants)]
-        let wait = if mutation::is("confirmed-early") { None } else { wait };
+        let wait = if mutation::is("confirmed-early") { Some(Duration::from_millis(1)) } else { wait };
         let applied = push::to_all(self, &event, wait).await;
         Ok(self.report(&event, &applied))
     }

@@ -252,7 +252,7 @@ impl Farm {
                 self.begin(number, fault);
             } else {
                 self.over(number, fault);
-                self.jury.see(&Seen::Relieved { fault: number });
+                self.jury.see(&Seen::Relieved { fault: number, at_ms: self.jury.now_ms() });
             }
         }
     }
@@ -312,17 +312,10 @@ impl Farm {
     async fn come_to_rest(self: &Arc<Self>) -> u64 {
         let begun = Instant::now();
         let mut unrest = self.wait(REST_MAX, Self::unrest).await;
-        if unrest.is_none() && !self.scene.is_broken() {
-            operator::deploy_last(self).await;
-            unrest = self.wait(REST_MAX, Self::lacks_the_last).await;
-        }
-        if unrest.is_some() && self.unrest().is_none() {
-            // Several servers can not run what has become stable without them, and serve what was stable
-            // before: another release would be a third one. An operator goes back to theirs first.
-            operator::roll_back(self).await;
-            self.wait(REST_MAX, Self::unrest).await;
-            operator::deploy_last(self).await;
-            unrest = self.wait(REST_MAX, Self::lacks_the_last).await;
+        for (app, last) in operator::LAST {
+            if unrest.is_none() && !self.scene.is_broken() {
+                unrest = self.bring_the_last(app, last).await;
+            }
         }
         let rested_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.jury.rest(&Rest { unrest });
@@ -330,13 +323,25 @@ impl Farm {
         rested_ms
     }
 
-    fn lacks_the_last(&self) -> Option<String> {
-        self.unrest().or_else(|| {
-            let living = self.living();
-            let lacks =
-                living.iter().find(|life| life.agent.serving(operator::LAST_APP) != Some(operator::LAST));
-            lacks.map(|life| format!("{} does not serve the last release", life.on.me))
-        })
+    /// What keeps a good release from being everywhere, if anything.
+    async fn bring_the_last(self: &Arc<Self>, app: &str, last: ReleaseId) -> Option<String> {
+        let lacks = |farm: &Self| {
+            let living = farm.living();
+            let lacks = living.iter().find(|life| life.agent.serving(app) != Some(last));
+            let lacks = lacks.map(|life| format!("{} does not serve the last {app}", life.on.me));
+            farm.unrest().or(lacks)
+        };
+        operator::deploy_last(self, app, last).await;
+        let unrest = self.wait(REST_MAX, lacks).await;
+        if unrest.is_none() || self.unrest().is_some() {
+            return unrest;
+        }
+        // Several servers can not run what has become stable without them, and serve what was stable
+        // before: another release would be a third one. An operator goes back to theirs first.
+        operator::roll_back(self, app).await;
+        self.wait(REST_MAX, Self::unrest).await;
+        operator::deploy_last(self, app, last).await;
+        self.wait(REST_MAX, lacks).await
     }
 
     /// What there still is after so long, if anything.

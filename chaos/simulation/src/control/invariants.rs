@@ -22,17 +22,24 @@ pub enum Seen {
     /// A node is gone with its disk.
     Lost { node: NodeId },
     /// A replica has applied an entry, and has this state now.
-    Applied { node: NodeId, index: u64, command: Command, outcome: Outcome, state: Arc<ControlState> },
+    Applied {
+        node: NodeId,
+        index: u64,
+        command: Command,
+        outcome: Outcome,
+        state: Arc<ControlState>,
+        at_ms: u64,
+    },
     /// A node was told that it is the controller.
     Reigns { node: NodeId, epoch: Epoch },
     /// An agent does what a controller has told it.
     Obeyed { node: NodeId, controller: NodeId, epoch: Epoch, act: Act },
     /// From now on a node serves this release of an app, or none.
-    Serves { node: NodeId, app: &'static str, release: Option<ReleaseId> },
+    Serves { node: NodeId, app: &'static str, release: Option<ReleaseId>, at_ms: u64 },
     /// A fault begins for which these may not be reached.
     Troubled { fault: usize, nodes: Vec<NodeId> },
     /// It is over.
-    Relieved { fault: usize },
+    Relieved { fault: usize, at_ms: u64 },
     /// A node's groups have given up.
     Faulted { node: NodeId, reason: String },
 }
@@ -49,11 +56,11 @@ impl fmt::Debug for Seen {
             Self::Obeyed { node, controller, epoch, act } => {
                 write!(f, "{node} obeys {controller} of {epoch}: {act:?}")
             }
-            Self::Serves { node, app, release } => {
+            Self::Serves { node, app, release, .. } => {
                 write!(f, "{node} serves {app} {:?}", release.map(|release| release.0[0]))
             }
             Self::Troubled { fault, nodes } => write!(f, "fault {fault} troubles {nodes:?}"),
-            Self::Relieved { fault } => write!(f, "fault {fault} troubles nobody any more"),
+            Self::Relieved { fault, .. } => write!(f, "fault {fault} troubles nobody any more"),
             Self::Faulted { node, reason } => write!(f, "{node} gives up: {reason}"),
         }
     }

@@ -34,7 +34,8 @@ impl StateMachine for Log {
             });
             let state = Arc::clone(&self.state.borrow());
             let outcome = outcome.clone();
-            self.jury.see(&Seen::Applied { node: self.node, index: meta.index, command, outcome, state });
+            let (node, index, at_ms) = (self.node, meta.index, self.jury.now_ms());
+            self.jury.see(&Seen::Applied { node, index, command, outcome, state, at_ms });
         }
         Applied { index: meta.index, outcome }.encode().into()
     }

@@ -22,11 +22,10 @@ const AGAIN: Duration = Duration::from_millis(300);
 const ROLLOUT_MS: u64 = 15_000;
 const PATIENT_ROLLOUT_MS: u64 = 60_000;
 
-/// As good as any: see [`super::quality`].
-const LAST_NUMBER: u8 = 248;
-/// What is deployed when every fault is over, and of which app.
-pub const LAST_APP: &str = APPS[0];
-pub const LAST: ReleaseId = ReleaseId([LAST_NUMBER; 32]);
+/// What is deployed when every fault is over, of each app. They are as good as any: see [`super::quality`].
+pub const LAST: [(&str, ReleaseId); 2] =
+    [(APPS[0], release(LAST_NUMBER)), (APPS[1], release(LAST_NUMBER + 8))];
+const LAST_NUMBER: u8 = 240;
 
 /// Works until it is told to stop.
 pub async fn run(farm: Arc<Farm>, stop: CancellationToken) {
@@ -47,14 +46,14 @@ pub async fn run(farm: Arc<Farm>, stop: CancellationToken) {
     }
 }
 
-/// Deploys [`LAST`].
-pub async fn deploy_last(farm: &Arc<Farm>) {
-    deploy(farm, LAST_APP.to_owned(), LAST_NUMBER, PATIENT_ROLLOUT_MS).await;
+/// Deploys one of [`LAST`].
+pub async fn deploy_last(farm: &Arc<Farm>, app: &str, release: ReleaseId) {
+    deploy(farm, app.to_owned(), release.0[0], PATIENT_ROLLOUT_MS).await;
 }
 
 /// Goes back to the release before.
-pub async fn roll_back(farm: &Arc<Farm>) {
-    ask(farm, &Command::Rollback { app: LAST_APP.to_owned(), to: None }).await;
+pub async fn roll_back(farm: &Arc<Farm>, app: &str) {
+    ask(farm, &Command::Rollback { app: app.to_owned(), to: None }).await;
 }
 
 /// A release is on two servers before the log hears of it, as an upload has it.

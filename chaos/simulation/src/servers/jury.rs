@@ -34,6 +34,11 @@ impl<S: fmt::Debug, R> Jury<S, R> {
         self.invariants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Since the simulation began.
+    pub fn now_ms(&self) -> u64 {
+        self.scene.now_us() / 1_000
+    }
+
     /// Writes it down and has it judged.
     pub fn see(&self, seen: &S) {
         self.scene.note(format_args!("{seen:?}"));

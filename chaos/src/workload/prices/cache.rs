@@ -99,10 +99,13 @@ impl Subscription {
     async fn read_up_to(&mut self, mark: String, known: &mut BTreeMap<String, i64>) -> Result<(), String> {
         let Self { client, events } = self;
         let request = InvalidateRequest { keys: vec![mark.clone().into()], ..InvalidateRequest::default() };
-        let asked = async {
+        let mut client = client.clone();
+        // That the other members confirm the mark is nobody's business here, and would take longer than what
+        // is to be caught: it is left to itself.
+        let mut asked = tokio::spawn(async move {
             let answer = client.invalidate(within(CONFIRM_MAX, request)).await;
             answer.map(drop).map_err(|status| status.message().to_owned())
-        };
+        });
         let heard = async {
             while let Some(message) = events.message().await.map_err(|status| status.message().to_owned())? {
                 match message.event {
@@ -120,6 +123,9 @@ impl Subscription {
             }
             Err("the agent ended the stream".to_owned())
         };
-        tokio::try_join!(asked, heard).map(drop)
+        tokio::select! {
+            heard = heard => heard,
+            Ok(Err(refused)) = &mut asked => Err(refused),
+        }
     }
 }

@@ -2,11 +2,13 @@
 //! of the design).
 //!
 //! A node that a fault has kept from being reached counts again once it serves what the log has it serve.
+//! Until then it may serve a third release, and nothing new may be begun beside it, once the controller can
+//! know.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use node_core::control::{ControlState, demand};
+use node_core::control::{Command, ControlState, Order, Outcome, demand};
 use proto::ids::{NodeId, ReleaseId};
 
 use super::{Rest, Seen};
@@ -14,13 +16,19 @@ use crate::servers::jury::Invariant;
 
 /// Of an app at a time: the stable one, and the one that is being rolled out or back.
 const RELEASES_MAX: usize = 2;
+/// What has been so for so long the controller has heard of: ten times what a node says of itself, so that
+/// some of it may be late.
+const KNOWN_AFTER_MS: u64 = 5_000;
 
 #[derive(Default)]
 pub struct TwoReleasesAtATime {
-    serving: BTreeMap<(&'static str, NodeId), ReleaseId>,
+    /// What a node serves of an app, and since when.
+    serving: BTreeMap<(&'static str, NodeId), (ReleaseId, u64)>,
     troubles: BTreeMap<usize, Vec<NodeId>>,
     /// Those that were not reached, and have not come to what they should be since.
     estranged: BTreeSet<NodeId>,
+    /// When the last fault that has kept them was over.
+    relieved_ms: BTreeMap<NodeId, u64>,
     /// The newest that anybody has applied.
     newest: (u64, Arc<ControlState>),
 }
@@ -32,13 +40,20 @@ impl Invariant<Seen, Rest> for TwoReleasesAtATime {
 
     fn see(&mut self, seen: &Seen) -> Option<String> {
         match seen {
-            Seen::Starts { node } | Seen::Lost { node } => self.serving.retain(|(_, known), _| known != node),
-            Seen::Applied { index, state, .. } if *index > self.newest.0 => {
-                self.newest = (*index, Arc::clone(state));
+            Seen::Starts { node } | Seen::Lost { node } => {
+                self.serving.retain(|(_, known), _| known != node);
             }
-            Seen::Serves { node, app, release } => {
+            Seen::Applied { index, command, outcome, state, at_ms, .. } if *index > self.newest.0 => {
+                self.newest = (*index, Arc::clone(state));
+                if let (Command::Order { order: Order::Assign { app, node, .. }, .. }, Outcome::Done) =
+                    (command, outcome)
+                {
+                    return self.judge_assignment(app, *node, *at_ms);
+                }
+            }
+            Seen::Serves { node, app, release, at_ms } => {
                 match release {
-                    Some(release) => self.serving.insert((app, *node), *release),
+                    Some(release) => self.serving.insert((app, *node), (*release, *at_ms)),
                     None => self.serving.remove(&(*app, *node)),
                 };
                 self.reconcile();
@@ -48,8 +63,10 @@ impl Invariant<Seen, Rest> for TwoReleasesAtATime {
                 self.estranged.extend(nodes);
                 self.troubles.insert(*fault, nodes.clone());
             }
-            Seen::Relieved { fault } => {
-                self.troubles.remove(fault);
+            Seen::Relieved { fault, at_ms } => {
+                for node in self.troubles.remove(fault).into_iter().flatten() {
+                    self.relieved_ms.insert(node, *at_ms);
+                }
             }
             Seen::Applied { .. } | Seen::Reigns { .. } | Seen::Obeyed { .. } | Seen::Faulted { .. } => {}
         }
@@ -58,14 +75,18 @@ impl Invariant<Seen, Rest> for TwoReleasesAtATime {
 }
 
 impl TwoReleasesAtATime {
+    fn troubled(&self) -> BTreeSet<NodeId> {
+        self.troubles.values().flatten().copied().collect()
+    }
+
     fn reconcile(&mut self) {
-        let troubled: BTreeSet<NodeId> = self.troubles.values().flatten().copied().collect();
+        let troubled = self.troubled();
         let state = &self.newest.1;
         let is_astray = |node: &NodeId| {
             state.apps.keys().any(|app| {
                 let wanted = demand(state, app, *node).and_then(|demand| demand.release);
                 let serving = self.serving.iter().find(|((of, at), _)| of == app && at == node);
-                serving.map(|(_, release)| *release) != wanted
+                serving.map(|(_, (release, _))| *release) != wanted
             })
         };
         self.estranged.retain(|node| troubled.contains(node) || is_astray(node));
@@ -74,11 +95,28 @@ impl TwoReleasesAtATime {
     fn judge(&self, app: &str) -> Option<String> {
         let reached =
             self.serving.iter().filter(|((of, node), _)| *of == app && !self.estranged.contains(node));
-        let releases: BTreeSet<u8> = reached.clone().map(|(_, release)| release.0[0]).collect();
+        let releases: BTreeSet<u8> = reached.clone().map(|(_, (release, _))| release.0[0]).collect();
         (releases.len() > RELEASES_MAX).then(|| {
             let all: Vec<String> =
-                reached.map(|((_, node), release)| format!("{} at {node}", release.0[0])).collect();
+                reached.map(|((_, node), (release, _))| format!("{} at {node}", release.0[0])).collect();
             format!("{} releases of {app} serve: {}", releases.len(), all.join(", "))
         })
+    }
+
+    /// A node is to run another release: no other that is reached may serve a third one.
+    fn judge_assignment(&self, app: &str, assigned: NodeId, now_ms: u64) -> Option<String> {
+        let record = self.newest.1.apps.get(app)?;
+        let troubled = self.troubled();
+        let is_known = |since_ms: u64| since_ms + KNOWN_AFTER_MS < now_ms;
+        let third = self.serving.iter().find(|((of, node), (release, since_ms))| {
+            *of == app
+                && *node != assigned
+                && ![record.stable, record.target()].contains(&Some(*release))
+                && is_known(*since_ms)
+                && !troubled.contains(node)
+                && is_known(self.relieved_ms.get(node).copied().unwrap_or(0))
+        });
+        let ((_, node), (release, _)) = third?;
+        Some(format!("{assigned} is to change its {app} while {node} serves release {}", release.0[0]))
     }
 }
