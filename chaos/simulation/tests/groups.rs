@@ -45,3 +45,12 @@ fn what_seeds_have_found_stays_repaired() {
         assert_eq!(outcome.violations, [], "seed {seed}");
     }
 }
+
+/// In each of them a term has two leaders, one after the other, as openraft allows.
+#[test]
+fn a_term_may_have_a_second_leader_of_a_higher_id() {
+    for (seed, nodes) in [(3844, 7), (5377, 6), (6993, 7)] {
+        let outcome = groups::run(&Settings { seed, nodes }, None).unwrap();
+        assert_eq!(outcome.violations, [], "seed {seed}");
+    }
+}

@@ -78,7 +78,7 @@ pub fn all() -> Vec<Box<dyn jury::Invariant<Seen, Rest>>> {
         Box::new(agreement::EverybodyAppliesTheSame::default()),
         Box::new(convergence::EverybodyComesToRest),
         Box::new(durability::WhatWasAcknowledgedStays::default()),
-        Box::new(leadership::OneLeaderATerm::default()),
+        Box::new(leadership::LeadersComeInOrder::default()),
         Box::new(recency::NobodyReadsWhatWas::default()),
         Box::new(refusal::WhatWasRefusedIsNotExecuted::default()),
         Box::new(soundness::NobodyGivesUp),
