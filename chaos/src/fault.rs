@@ -364,6 +364,13 @@ enum State {
     Descriptors(Vec<limits::Limit>),
 }
 
+impl State {
+    fn walled(walls: Walls) -> Result<Self, FaultError> {
+        walls.raise()?;
+        Ok(Self::Walls { walls, up: true, turn: Instant::now() })
+    }
+}
+
 impl Active {
     /// Makes it happen.
     ///
@@ -395,15 +402,9 @@ impl Active {
             }
             Fault::Freeze => State::Groups(process::freeze(targets, field)?),
             Fault::Partition { direction, from, .. } => {
-                let walls = Walls::plan(targets, *direction, *from, &field.farm.hosts());
-                walls.raise()?;
-                State::Walls { walls, up: true, turn: Instant::now() }
+                State::walled(Walls::plan(targets, *direction, *from, &field.farm.hosts()))?
             }
-            Fault::Loss { percent } => {
-                let walls = Walls::sieves(targets, *percent, &field.farm.hosts());
-                walls.raise()?;
-                State::Walls { walls, up: true, turn: Instant::now() }
-            }
+            Fault::Loss { percent } => State::walled(Walls::sieves(targets, *percent, &field.farm.hosts()))?,
             Fault::Link(conditions) => {
                 let switch =
                     field.switch.ok_or_else(|| FaultError::Absent("there is no switch".to_owned()))?;

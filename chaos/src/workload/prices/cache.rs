@@ -13,6 +13,7 @@ use proto::v1::cache_service_client::CacheServiceClient;
 use proto::v1::subscribe_response::Event;
 use proto::v1::{InvalidateRequest, SubscribeRequest, SubscribeResponse};
 use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
 use tonic::Streaming;
 use tonic::transport::Channel;
 
@@ -33,6 +34,8 @@ pub struct Cache {
 struct Subscription {
     client: CacheServiceClient<Channel>,
     events: Streaming<SubscribeResponse>,
+    /// Requests for marks, most of which have been seen long before their answer comes.
+    asked: JoinSet<Result<(), String>>,
 }
 
 impl Cache {
@@ -92,17 +95,18 @@ async fn subscribe(channel: Channel) -> Result<Subscription, String> {
     // The agent answers once it has registered the subscriber: from here on nothing is missed.
     let answer = client.subscribe(SubscribeRequest::default()).await;
     let events = answer.map_err(|status| status.message().to_owned())?.into_inner();
-    Ok(Subscription { client, events })
+    Ok(Subscription { client, events, asked: JoinSet::new() })
 }
 
 impl Subscription {
     async fn read_up_to(&mut self, mark: String, known: &mut BTreeMap<String, i64>) -> Result<(), String> {
-        let Self { client, events } = self;
+        let Self { client, events, asked } = self;
         let request = InvalidateRequest { keys: vec![mark.clone().into()], ..InvalidateRequest::default() };
         let mut client = client.clone();
         // That the other members confirm the mark is nobody's business here, and would take longer than what
         // is to be caught: it is left to itself.
-        let mut asked = tokio::spawn(async move {
+        while asked.try_join_next().is_some() {}
+        asked.spawn(async move {
             let answer = client.invalidate(within(CONFIRM_MAX, request)).await;
             answer.map(drop).map_err(|status| status.message().to_owned())
         });
@@ -125,7 +129,7 @@ impl Subscription {
         };
         tokio::select! {
             heard = heard => heard,
-            Ok(Err(refused)) = &mut asked => Err(refused),
+            Some(Ok(Err(refused))) = asked.join_next() => Err(refused),
         }
     }
 }
