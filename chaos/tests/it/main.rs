@@ -145,6 +145,9 @@ fn farm_is_possible() -> bool {
     possible
 }
 
+/// Of an experiment on a host that is too busy for it.
+const TRIES: usize = 3;
+
 fn experiment(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("experiments").join(name)
 }
@@ -163,13 +166,23 @@ fn a_farm_keeps_its_promises_while_a_node_is_killed() {
         "workloads = [\"ledger\", \"counters\", \"registers\", \"requests\", \"prices\", \"deploys\"]\n";
     let usual = std::fs::read_to_string(experiment("kill-a-node.toml")).unwrap();
     std::fs::write(&everything, usual.replacen("nodes = ", &format!("{kinds}nodes = "), 1)).unwrap();
-    let said = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos"))
-        .args(["run", "--seed", "7", "--out"])
-        .args([&out, &everything])
-        .output()
-        .unwrap();
-    assert_eq!(said.status.code(), Some(0), "{}", text(&said));
+    let run = || {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos"));
+        run.args(["run", "--seed", "7", "--out"]).args([&out, &everything]).output().unwrap()
+    };
+    let mut said = run();
+    for _ in 1..TRIES {
+        // Others had the processors: it proves nothing, and has to be tried again.
+        if said.status.code() == Some(4) {
+            std::fs::remove_dir_all(&out).unwrap();
+            said = run();
+        }
+    }
     assert_eq!(left(), Vec::<String>::new());
+    if said.status.code() == Some(4) {
+        return println!("not run: this host had no time for it, {TRIES} times");
+    }
+    assert_eq!(said.status.code(), Some(0), "{}", text(&said));
     // The fault has bitten: another process runs under the same name, and somebody was refused.
     let history = std::fs::read_to_string(out.join("history.jsonl")).unwrap();
     let lines: Vec<serde_json::Value> =
