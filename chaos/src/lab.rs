@@ -3,7 +3,7 @@
 //! Namespaces, mounts and control groups outlive whoever made them. So each goes into a list first: what
 //! ends in order undoes its own list from the back, and what was killed leaves it to its guard, a process that
 //! waits for its end, or to `holdfast-chaos clean`: both undo the lists of those that are no more. Nothing
-//! that is in no list is ever touched.
+//! that is in no list is ever touched, but for what runs in a namespace that is.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
