@@ -275,9 +275,13 @@ impl Parts {
         })
         .await
         .map_err(start_error("the apps"))?;
-        let (generation, tasks) = (identity.generation, tasks.clone());
-        let invalidation =
-            Invalidation::start(InvalidationParts { generation, mesh, members: members.clone(), tasks });
+        let invalidation = Invalidation::start(InvalidationParts {
+            generation: identity.generation,
+            life: identity.life,
+            mesh,
+            members: members.clone(),
+            tasks: tasks.clone(),
+        });
         Ok(Self { members, groups, control, sessions, deploy, invalidation })
     }
 

@@ -18,6 +18,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use node_core::control::Command;
+use node_core::invalidation::Life;
 use node_core::membership::next_generation;
 use node_security::{CertificateAuthority, GossipKey, TlsIdentity};
 use node_storage::files;
@@ -82,6 +83,7 @@ pub struct Identity {
     pub name: String,
     pub zone: String,
     pub generation: Generation,
+    pub life: Life,
     pub peers: Vec<KnownPeer>,
     pub tls: TlsIdentity,
     pub gossip_key: GossipKey,
@@ -115,12 +117,14 @@ impl Identity {
         } else {
             None
         };
+        let (generation, life) = start_generation(data_dir)?;
         Ok(Self {
             cluster: card.cluster,
             node: card.node,
             name: card.name,
             zone: card.zone,
-            generation: start_generation(data_dir)?,
+            generation,
+            life,
             peers: card.peers,
             tls,
             gossip_key,
@@ -230,18 +234,18 @@ fn card(data_dir: &Path) -> Result<Option<Card>, IdentityError> {
     serde_json::from_slice(&read(&path)?).map(Some).map_err(|error| damaged(&path, error.to_string()))
 }
 
-fn start_generation(data_dir: &Path) -> Result<Generation, IdentityError> {
+fn start_generation(data_dir: &Path) -> Result<(Generation, Life), IdentityError> {
     let path = data_dir.join("generation");
-    let persisted = if path.exists() {
+    let (persisted, life) = if path.exists() {
         let text = String::from_utf8_lossy(&read(&path)?).trim().to_owned();
-        Generation(text.parse().map_err(|_| damaged(&path, "not a number"))?)
+        (Generation(text.parse().map_err(|_| damaged(&path, "not a number"))?), Life::Later)
     } else {
-        Generation(0)
+        (Generation(0), Life::First)
     };
     let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let generation = next_generation(persisted, u64::try_from(now_ms).unwrap_or(0));
     write(&path, generation.to_string().as_bytes(), PUBLIC)?;
-    Ok(generation)
+    Ok((generation, life))
 }
 
 fn authority(ca: &[u8], key: Vec<u8>, path: &Path) -> Result<Arc<CertificateAuthority>, IdentityError> {

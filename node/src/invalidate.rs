@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use node_core::invalidation::{Delivery, Event, Gap, Outcome, Position, Pulled, Streams};
+use node_core::invalidation::{Delivery, Event, Gap, Life, Outcome, Position, Pulled, Streams};
 use node_core::membership::MemberStatus;
 use proto::ids::{Generation, NodeId};
 use proto::limits::{INVALIDATION_KEYS_MAX, KEY_BYTES_MAX, NAME_BYTES_MAX};
@@ -45,6 +45,7 @@ const PULL_EVENTS_MAX: usize = 256;
 /// What the invalidation is made from.
 pub struct InvalidationParts {
     pub generation: Generation,
+    pub life: Life,
     pub mesh: Mesh,
     pub members: Members,
     pub tasks: Tasks,
@@ -116,9 +117,9 @@ pub enum Missed {
 
 impl Invalidation {
     pub fn start(parts: InvalidationParts) -> Self {
-        let InvalidationParts { generation, mesh, members, tasks } = parts;
+        let InvalidationParts { generation, life, mesh, members, tasks } = parts;
         let state = State {
-            streams: Streams::new(mesh.me(), generation),
+            streams: Streams::new(mesh.me(), generation, life),
             subscribers: BTreeMap::new(),
             next_subscriber: 0,
             filling: BTreeSet::new(),
@@ -180,7 +181,7 @@ impl Invalidation {
     /// Applies what a peer has pushed, and answers how far its stream has been applied.
     ///
     /// # Errors
-    /// When an event is beyond the bounds.
+    /// When an event is beyond the bounds, or of another node's stream: each tells its own.
     pub async fn handle_push(
         &self,
         from: NodeId,
@@ -188,6 +189,9 @@ impl Invalidation {
     ) -> Result<PushInvalidationsResponse, Status> {
         for event in request.events {
             let event = parse(event)?;
+            if event.position.node != from {
+                return Err(Status::invalid_argument("an event is pushed by its origin"));
+            }
             self.change(|streams| streams.receive(event));
         }
         let vector = self.state().streams.vector();

@@ -325,6 +325,8 @@ fn own_state(identity: &Identity, config: &Config) -> NodeState {
         resp_addr: config.resp.bind.to_string(),
         admin_addr: config.api.admin.to_string(),
         http_addrs: config.balancer.http.iter().map(ToString::to_string).collect(),
+        // With the first word, so that nobody takes the stream of a later life for a new server's.
+        invalidation_sequence: identity.life.begins_after(),
         ..NodeState::default()
     };
     state.set_phase(Phase::Joining);

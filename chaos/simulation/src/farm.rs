@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use node_core::invalidation;
 use node_core::membership::next_generation;
 use proto::ids::{Generation, NodeId};
 use rand::rngs::StdRng;
@@ -192,7 +193,8 @@ impl<'a> Farm<'a> {
         self.admitted.retain(|_, known| *known != address);
         self.admitted.insert(node, address);
         // It is told of the others when it joins.
-        Disk { node, generation: Generation(0), members: self.admitted.clone() }
+        let members = self.admitted.clone();
+        Disk { node, generation: Generation(0), life: invalidation::Life::First, members }
     }
 
     fn go_on_until(&mut self, until_us: u64) {
@@ -345,6 +347,7 @@ impl<'a> Farm<'a> {
     /// The agent is no more.
     fn stop(&mut self, host: usize) {
         if let Some(life) = self.lives[host].take() {
+            self.hosts[host].disk.life = invalidation::Life::Later;
             self.trace.note(self.now_us, format_args!("host {host} has no agent"));
             self.hosts[host].disk.members = life.admitted;
         }

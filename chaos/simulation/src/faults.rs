@@ -1,5 +1,7 @@
 //! What goes wrong, decided by the seed before anything happens.
 
+use std::collections::BTreeMap;
+
 use rand::Rng as _;
 use rand::rngs::StdRng;
 
@@ -56,6 +58,9 @@ const FAULTS_MAX: usize = 20;
 const LONGEST_US: u64 = 25_000_000;
 const SHORTEST_US: u64 = 300_000;
 const STALL_MAX_US: u64 = 900_000;
+/// One that stalls again sooner has hardly had the time to hear of a suspicion and to answer, which is all
+/// one stall, of more than that.
+const BETWEEN_STALLS_US: u64 = 1_000_000;
 const HOUR_MS: i64 = 3_600_000;
 
 /// The faults of a safety phase, in the order in which they begin. All end with it.
@@ -72,7 +77,22 @@ pub fn plan(hosts: usize, weather: Weather, phase_us: u64, random: &mut StdRng) 
         })
         .collect();
     plan.sort_by_key(|planned| planned.at_us);
-    plan
+    if weather == Weather::Mild { apart(plan) } else { plan }
+}
+
+/// Without the stalls that would make a longer one of the one before.
+fn apart(plan: Vec<Planned>) -> Vec<Planned> {
+    let mut rested_us = BTreeMap::new();
+    let mut is_apart = |planned: &Planned| {
+        let Fault::Pause { host } = planned.fault else { return true };
+        let rested_us = rested_us.entry(host).or_insert(0);
+        let is_apart = planned.at_us >= *rested_us;
+        if is_apart {
+            *rested_us = planned.at_us + planned.for_us + BETWEEN_STALLS_US;
+        }
+        is_apart
+    };
+    plan.into_iter().filter(|planned| is_apart(planned)).collect()
 }
 
 fn mild(hosts: usize, at_us: u64, for_us: u64, random: &mut StdRng) -> Planned {
@@ -147,7 +167,12 @@ mod tests {
     #[test]
     fn mild_weather_stays_within_what_is_promised() {
         for seed in 0..50 {
+            let mut stalled_until_us = [None; 5];
             for planned in plan(5, Weather::Mild, 60_000_000, &mut StdRng::seed_from_u64(seed)) {
+                if let Fault::Pause { host } = planned.fault {
+                    let before = stalled_until_us[host].replace(planned.at_us + planned.for_us);
+                    assert!(before.is_none_or(|until_us| planned.at_us >= until_us + BETWEEN_STALLS_US));
+                }
                 let is_mild = match planned.fault {
                     Fault::Pause { .. } => planned.for_us <= STALL_MAX_US,
                     Fault::Rough(conditions) => conditions.lost <= 50 && conditions.corrupted == 0,

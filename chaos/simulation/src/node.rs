@@ -137,6 +137,7 @@ impl Context<'_> {
 pub struct Disk {
     pub node: NodeId,
     pub generation: Generation,
+    pub life: node_core::invalidation::Life,
     /// The farm's members by the control log, as far as it was followed.
     pub members: BTreeMap<NodeId, SocketAddr>,
 }

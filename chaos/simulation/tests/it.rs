@@ -48,6 +48,10 @@ fn what_seeds_have_found_stays_repaired() {
         // One that had said goodbye was back unheard, with a cache.
         (564, 5),
         (922, 2),
+        // A server was first heard of after its restart, and what it had told before was lost unnoticed.
+        (2794, 2),
+        // What came late of one that was gone for good was taken for news.
+        (2788, 10),
     ] {
         let outcome = outcome(seed, nodes);
         assert_eq!(outcome.violations, [], "seed {seed}");

@@ -11,9 +11,17 @@
 //!                 event 7 ─▶ gap: pull 5..   origin says 9 ─▶ gap: pull 5..
 //!                 pull 5.., ring begins at 8 ─▶ flush, applied = 7, then 8, 9
 //!                 another life of the origin ─▶ flush: the tail of the old one may be lost
+//!
+//!   a stream that is new here: event 1 ─▶ applied: its origin has told nothing before
+//!                              event 5 ─▶ flush, applied = 5
+//!                              origin says 5 ─▶ gap: pull 1.., ring begins at 2 ─▶ flush, as above
 //! ```
+//!
+//! Who takes up a stream can not know whether its origin has had a life before this one, in which it told
+//! what was never heard here. So a later life begins at 2: its number 1 stands for what the earlier ones
+//! told, is in no ring, and makes a flush of every first contact but that with a server that is new.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use proto::ids::{Generation, NodeId};
@@ -26,6 +34,24 @@ const RING_BYTES_MAX: usize = 4 << 20;
 const SEQUENCE_MAX: u64 = 1 << 60;
 /// Streams that are followed: every member's, and room for those that have gone.
 const STREAMS_MAX: usize = 2 * proto::limits::MEMBERS_MAX;
+
+/// Which of a node's lives one is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// The node has not been there before, and has told nothing.
+    First,
+    Later,
+}
+
+impl Life {
+    /// The number after which the life's stream begins.
+    pub const fn begins_after(self) -> u64 {
+        match self {
+            Self::First => 0,
+            Self::Later => 1,
+        }
+    }
+}
 
 /// One event's place: whose stream, which life of it, which number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,11 +126,21 @@ pub struct Streams {
     ring: VecDeque<Event>,
     ring_bytes: usize,
     others: BTreeMap<NodeId, Applied>,
+    /// Those whose word counts no more. Ids are not used again.
+    gone: BTreeSet<NodeId>,
 }
 
 impl Streams {
-    pub fn new(me: NodeId, generation: Generation) -> Self {
-        Self { me, generation, own: 0, ring: VecDeque::new(), ring_bytes: 0, others: BTreeMap::new() }
+    pub fn new(me: NodeId, generation: Generation, life: Life) -> Self {
+        Self {
+            me,
+            generation,
+            own: life.begins_after(),
+            ring: VecDeque::new(),
+            ring_bytes: 0,
+            others: BTreeMap::new(),
+            gone: BTreeSet::new(),
+        }
     }
 
     /// A new event of this node's own stream.
@@ -127,14 +163,16 @@ impl Streams {
         self.own
     }
 
-    /// An event of another node's stream has come.
+    /// An event of another node's stream has come, from that node itself.
     pub fn receive(&mut self, event: Event) -> Outcome {
         let Position { node, generation, sequence } = event.position;
         let mut outcome = Outcome::default();
-        if sequence > SEQUENCE_MAX {
+        if sequence == 0 || sequence > SEQUENCE_MAX {
             return outcome;
         }
-        let Some(applied) = self.follow(node, generation, &mut outcome) else { return outcome };
+        let Some(applied) = self.follow(node, generation, sequence - 1, &mut outcome) else {
+            return outcome;
+        };
         if sequence == applied.sequence + 1 {
             applied.sequence = sequence;
             outcome.deliveries.push(Delivery::Event(event));
@@ -153,9 +191,12 @@ impl Streams {
     /// A node has said how long its stream is. Others relay it, and one that is broken may say anything.
     pub fn heartbeat(&mut self, node: NodeId, generation: Generation, highest: u64) -> Outcome {
         let mut outcome = Outcome::default();
-        if let Some(applied) = self.follow(node, generation, &mut outcome)
+        // The flush for the life before makes up for the number that stands for it. What else it is said to
+        // have told, and everything when it is not known at all, only the origin knows for certain.
+        let told = if self.others.contains_key(&node) { highest.min(Life::Later.begins_after()) } else { 0 };
+        if highest <= SEQUENCE_MAX
+            && let Some(applied) = self.follow(node, generation, told, &mut outcome)
             && highest > applied.sequence
-            && highest <= SEQUENCE_MAX
         {
             outcome.gap = Some(Gap { node, generation, from: applied.sequence + 1 });
         }
@@ -165,7 +206,7 @@ impl Streams {
     /// The origin's answer about a gap.
     pub fn fill(&mut self, gap: Gap, pulled: Pulled) -> Outcome {
         let mut outcome = Outcome::default();
-        let Some(applied) = self.follow(gap.node, gap.generation, &mut outcome) else { return outcome };
+        let Some(applied) = self.followed(gap) else { return outcome };
         // Of a life that is over the oldest is above all numbers.
         if let Some(oldest) = pulled.oldest.map(|oldest| oldest.min(SEQUENCE_MAX + 1))
             && oldest > applied.sequence + 1
@@ -192,7 +233,7 @@ impl Streams {
         // An impossible number, if it were taken, would make old of all that comes later.
         let last = if highest > SEQUENCE_MAX { gap.from } else { highest.max(gap.from) };
         let last = last.min(SEQUENCE_MAX);
-        if let Some(applied) = self.follow(gap.node, gap.generation, &mut outcome)
+        if let Some(applied) = self.followed(gap)
             && applied.sequence < last
         {
             applied.sequence = last;
@@ -203,10 +244,16 @@ impl Streams {
         outcome
     }
 
-    /// Nodes are no members any more, and nobody will ever tell what they told last.
+    /// Nodes are no members any more, and nobody will ever tell what they told last. What still comes of
+    /// them, late or from one that does not know, is not taken: nothing that they tell is confirmed here.
     pub fn forget(&mut self, nodes: impl Iterator<Item = NodeId>) -> Outcome {
         for node in nodes {
             self.others.remove(&node);
+            self.gone.insert(node);
+        }
+        // Ids ascend: of the lowest nothing is under way any more.
+        while self.gone.len() > STREAMS_MAX {
+            self.gone.pop_first();
         }
         let reason = "a server is gone for good, and its last invalidations may be lost";
         Outcome { deliveries: vec![Delivery::Flush { reason }], gap: None }
@@ -267,32 +314,36 @@ impl Streams {
         Some(self.pull(self.generation, own + 1, RING_EVENTS_MAX).events)
     }
 
-    /// The state of the stream that the news is about. `None` for the own stream, an older life, and
-    /// more streams than there can be.
+    /// The state of the stream that the news is about. `None` for the own stream, one of a node that is
+    /// gone, an older life, and more streams than there can be.
+    ///
+    /// A life that is new here is taken up after the number that has been told already: a flush makes up for
+    /// that, and for the lives before.
     fn follow(
         &mut self,
         node: NodeId,
         generation: Generation,
+        told: u64,
         outcome: &mut Outcome,
     ) -> Option<&mut Applied> {
-        if node == self.me {
+        if node == self.me || self.gone.contains(&node) {
             return None;
         }
-        match self.others.get(&node) {
+        let reason = match self.others.get(&node) {
             Some(known) if known.generation > generation => return None,
-            Some(known) if known.generation < generation => {
-                outcome.deliveries.push(Delivery::Flush {
-                    reason: "a server was restarted and its last invalidations may be lost",
-                });
-                self.others.insert(node, Applied { generation, sequence: 0 });
-            }
-            Some(_) => {}
+            Some(known) if known.generation == generation => return self.others.get_mut(&node),
+            Some(_) => Some("a server was restarted and its last invalidations may be lost"),
             None if self.others.len() >= STREAMS_MAX => return None,
-            None => {
-                self.others.insert(node, Applied { generation, sequence: 0 });
-            }
-        }
+            None => (told > 0).then_some("a server has been heard of that may have told something before"),
+        };
+        outcome.deliveries.extend(reason.map(|reason| Delivery::Flush { reason }));
+        self.others.insert(node, Applied { generation, sequence: told });
         self.others.get_mut(&node)
+    }
+
+    /// The stream of which something is missing, if it is still followed in that life.
+    fn followed(&mut self, gap: Gap) -> Option<&mut Applied> {
+        self.others.get_mut(&gap.node).filter(|applied| applied.generation == gap.generation)
     }
 }
 

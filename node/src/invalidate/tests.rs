@@ -22,10 +22,10 @@ fn alone(folder: &std::path::Path) -> (Invalidation, Tasks) {
     let tasks = Tasks::new();
     let tls = node_security::client_config(&identity.tls, &[listen::ALPN_RPC]).unwrap();
     let mesh = Mesh::new(identity.node, identity.cluster, tls, tasks.clone());
-    let generation = identity.generation;
+    let (generation, life) = (identity.generation, identity.life);
     let members =
         Members::start(MembersParts { identity, config, mesh: mesh.clone(), tasks: tasks.clone() }).unwrap();
-    let parts = InvalidationParts { generation, mesh, members, tasks: tasks.clone() };
+    let parts = InvalidationParts { generation, life, mesh, members, tasks: tasks.clone() };
     (Invalidation::start(parts), tasks)
 }
 
@@ -55,10 +55,22 @@ async fn who_asked_for_what_is_missing_and_was_ended_leaves_the_place_to_the_nex
     let (invalidation, tasks) = alone(folder.path());
     // The runtime ends with the question, as a panic would end it.
     elsewhere(async {
-        invalidation.handle_push(ORIGIN, push(2)).await.unwrap();
+        invalidation.handle_push(ORIGIN, push(1)).await.unwrap();
+        invalidation.handle_push(ORIGIN, push(3)).await.unwrap();
         assert!(invalidation.state().filling.contains(&ORIGIN));
     });
     assert!(invalidation.state().filling.is_empty());
+    tasks.stop().cancel();
+    tasks.drained().await;
+}
+
+#[tokio::test]
+async fn nobody_tells_another_ones_events() {
+    let folder = tempfile::tempdir().unwrap();
+    let (invalidation, tasks) = alone(folder.path());
+    let error = invalidation.handle_push(NodeId(78), push(1)).await.unwrap_err();
+    assert_eq!(error.code(), tonic::Code::InvalidArgument);
+    assert!(invalidation.state().streams.vector().iter().all(|position| position.node != ORIGIN));
     tasks.stop().cancel();
     tasks.drained().await;
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use node_core::invalidation::Life;
 use proto::ids::{Generation, NodeId};
 
 use super::{ByLife, Invariant, World};
@@ -34,8 +35,12 @@ impl Invariant for Order {
             }
             Seen::Delivered(position) => {
                 let now = (position.generation, position.sequence, told.flushed);
-                let (life, last, flushed) =
-                    told.streams.insert(position.node, now).unwrap_or((position.generation, 0, 0));
+                // An agent that is back begins with empty caches, and its own stream with the number after
+                // the one that stands for its earlier lives.
+                let begin = if position.node == by.0 { Life::Later.begins_after() } else { 0 };
+                let before = told.streams.insert(position.node, now);
+                let (life, last, flushed) = before.unwrap_or((position.generation, 0, 0));
+                let is_begun = before.is_none() && position.sequence == begin + 1;
                 let wrong = if position.generation < life {
                     "of a life that is over"
                 } else if position.generation == life && position.sequence <= last {
@@ -44,7 +49,7 @@ impl Invariant for Order {
                     return None;
                 } else if position.generation > life {
                     "of a new life, without a flush"
-                } else if position.sequence > last + 1 {
+                } else if position.sequence > last + 1 && !is_begun {
                     "after a gap, without a flush"
                 } else {
                     return None;

@@ -71,7 +71,12 @@ impl Life {
         };
         let mut seed = [0; 32];
         cx.random.fill_bytes(&mut seed);
-        let own = NodeState { node: disk.node.0, generation: disk.generation.0, ..NodeState::default() };
+        let own = NodeState {
+            node: disk.node.0,
+            generation: disk.generation.0,
+            invalidation_sequence: disk.life.begins_after(),
+            ..NodeState::default()
+        };
         let mut life = Self {
             node: disk.node,
             generation: disk.generation,
@@ -81,7 +86,7 @@ impl Life {
             gone: BTreeSet::new(),
             own,
             states: NodeStates::default(),
-            streams: Streams::new(disk.node, disk.generation),
+            streams: Streams::new(disk.node, disk.generation, disk.life),
             cache: Cache::default(),
             waits: BTreeMap::new(),
             fills: BTreeMap::new(),

@@ -5,12 +5,25 @@ use super::*;
 const ORIGIN: NodeId = NodeId(1);
 const LIFE: Generation = Generation(10);
 
+/// A server that is new, and one that has followed it from the beginning.
 fn origin() -> Streams {
-    Streams::new(ORIGIN, LIFE)
+    Streams::new(ORIGIN, LIFE, Life::First)
 }
 
 fn follower() -> Streams {
-    Streams::new(NodeId(2), Generation(1))
+    let mut follower = stranger();
+    assert_eq!(follower.heartbeat(ORIGIN, LIFE, 0), Outcome::default());
+    follower
+}
+
+/// The origin, started again.
+fn reborn(generation: u64) -> Streams {
+    Streams::new(ORIGIN, Generation(generation), Life::Later)
+}
+
+/// One that has heard of nobody yet.
+fn stranger() -> Streams {
+    Streams::new(NodeId(2), Generation(1), Life::First)
 }
 
 fn append(origin: &mut Streams, key: &str) -> Event {
@@ -70,12 +83,63 @@ fn a_restart_of_the_origin_flushes_and_its_old_life_counts_no_more() {
     let old = append(&mut origin, "a");
     follower.receive(old);
     let late = append(&mut origin, "b");
-    let mut reborn = Streams::new(ORIGIN, Generation(11));
+    let mut reborn = reborn(11);
     let event = append(&mut reborn, "c");
     let outcome = follower.receive(event.clone());
     assert!(matches!(outcome.deliveries[0], Delivery::Flush { .. }));
     assert_eq!(outcome.deliveries[1], Delivery::Event(event));
     assert_eq!(follower.receive(late), Outcome::default());
+    assert_eq!(follower.heartbeat(ORIGIN, Generation(11), reborn.own_sequence()), Outcome::default());
+}
+
+#[test]
+fn a_restart_that_is_heard_of_flushes_once() {
+    let (mut origin, mut follower, mut reborn) = (origin(), follower(), reborn(11));
+    follower.receive(append(&mut origin, "a"));
+    let outcome = follower.heartbeat(ORIGIN, Generation(11), reborn.own_sequence());
+    assert!(matches!(outcome.deliveries[..], [Delivery::Flush { .. }]), "{outcome:?}");
+    assert_eq!(outcome.gap, None);
+    let event = append(&mut reborn, "b");
+    assert_eq!(follower.receive(event.clone()).deliveries, [Delivery::Event(event)]);
+}
+
+#[test]
+fn who_hears_of_a_server_first_in_a_later_life_flushes_for_the_earlier_ones() {
+    // By its first event, which comes with its next one or is pulled, and by what it says of itself.
+    let mut origin = reborn(11);
+    let before = origin.own_sequence();
+    let events = [append(&mut origin, "a"), append(&mut origin, "b")];
+    for first in &events {
+        let mut stranger = stranger();
+        let outcome = stranger.receive(first.clone());
+        assert!(
+            matches!(&outcome.deliveries[..], [Delivery::Flush { .. }, Delivery::Event(event)] if event == first)
+        );
+        stranger.receive(events[1].clone());
+        assert_eq!(stranger.heartbeat(ORIGIN, Generation(11), origin.own_sequence()), Outcome::default());
+    }
+    for highest in [before, origin.own_sequence()] {
+        let mut stranger = stranger();
+        let gap = stranger.heartbeat(ORIGIN, Generation(11), highest).gap.unwrap();
+        let outcome = stranger.fill(gap, origin.pull(gap.generation, gap.from, 100));
+        assert!(matches!(outcome.deliveries[0], Delivery::Flush { .. }), "{outcome:?}");
+        let told: Vec<Delivery> = events.iter().cloned().map(Delivery::Event).collect();
+        assert_eq!(outcome.deliveries[1..], told);
+    }
+}
+
+#[test]
+fn a_server_that_is_new_makes_nobody_flush() {
+    let mut origin = origin();
+    let events = [append(&mut origin, "a"), append(&mut origin, "b")];
+    let told: Vec<Delivery> = events.iter().cloned().map(Delivery::Event).collect();
+    let mut by_events = stranger();
+    let got: Vec<Delivery> =
+        events.iter().flat_map(|event| by_events.receive(event.clone()).deliveries).collect();
+    assert_eq!(got, told);
+    let mut by_word = stranger();
+    let gap = by_word.heartbeat(ORIGIN, LIFE, 2).gap.unwrap();
+    assert_eq!(by_word.fill(gap, origin.pull(LIFE, gap.from, 100)).deliveries, told);
 }
 
 #[test]
@@ -109,7 +173,7 @@ fn who_has_seen_an_earlier_life_of_this_node_is_told_to_flush() {
     let event = append(&mut reborn, "a");
     assert_eq!(reborn.missed_since(&[before]), None);
     // It has been told to flush since, and only keeps what it saw before that.
-    let since = Position { sequence: 0, ..event.position };
+    let since = Position { sequence: event.position.sequence - 1, ..event.position };
     assert_eq!(reborn.missed_since(&[since, before]), Some(vec![event]));
 }
 
@@ -157,6 +221,22 @@ fn who_is_gone_for_good_may_have_told_what_nobody_knows() {
     follower.receive(append(&mut origin, "a"));
     let outcome = follower.forget([ORIGIN].into_iter());
     assert!(matches!(outcome.deliveries[..], [Delivery::Flush { .. }]), "{outcome:?}");
+    assert!(follower.vector().iter().all(|position| position.node != ORIGIN));
+}
+
+#[test]
+fn nothing_is_taken_of_one_who_is_gone_however_late_it_comes() {
+    let (mut origin, mut follower) = (origin(), follower());
+    let (first, second) = (append(&mut origin, "a"), append(&mut origin, "b"));
+    follower.receive(first.clone());
+    let gap = follower.heartbeat(ORIGIN, LIFE, 2).gap.unwrap();
+    follower.forget([ORIGIN].into_iter());
+    assert_eq!(follower.fill(gap, origin.pull(LIFE, 2, 10)), Outcome::default());
+    assert_eq!(follower.abandon(gap, 2), Outcome::default());
+    for event in [first, second] {
+        assert_eq!(follower.receive(event), Outcome::default());
+    }
+    assert_eq!(follower.heartbeat(ORIGIN, LIFE, 2), Outcome::default());
     assert!(follower.vector().iter().all(|position| position.node != ORIGIN));
 }
 
@@ -218,7 +298,7 @@ proptest! {
             let _stretch = follower.pull(own.generation, number, 10);
             prop_assert!(follower.vector().iter().all(|position| position.sequence <= SEQUENCE_MAX));
         }
-        let mut reborn = Streams::new(ORIGIN, Generation(u64::MAX));
+        let mut reborn = reborn(u64::MAX);
         let event = append(&mut reborn, "b");
         prop_assert!(follower.receive(event.clone()).deliveries.contains(&Delivery::Event(event)));
     }

@@ -160,8 +160,13 @@ impl Node {
             tasks: tasks.clone(),
         };
         let sessions = Sessions::start(parts).await.unwrap();
-        let generation = identity.generation;
-        let parts = InvalidationParts { generation, mesh, members: members.clone(), tasks: tasks.clone() };
+        let parts = InvalidationParts {
+            generation: identity.generation,
+            life: identity.life,
+            mesh,
+            members: members.clone(),
+            tasks: tasks.clone(),
+        };
         let logins = Logins::new(control.clone(), config).unwrap();
         let name = config.node.name.clone();
         let store = RedisStore::new(sessions.clone(), Invalidation::start(parts), logins, name);
