@@ -52,6 +52,9 @@ fn what_seeds_have_found_stays_repaired() {
         (2794, 2),
         // What came late of one that was gone for good was taken for news.
         (2788, 10),
+        // One that lived and answered was suspected for ever: nobody told it, and nobody's timer ran.
+        (5905, 6),
+        (6162, 3),
     ] {
         let outcome = outcome(seed, nodes);
         assert_eq!(outcome.violations, [], "seed {seed}");

@@ -7,7 +7,8 @@ use std::num::{NonZeroU8, NonZeroUsize};
 use std::time::{Duration, Instant};
 
 use foca::{
-    AccumulatingRuntime, Config, Foca, NoCustomBroadcast, OwnedNotification, PeriodicParams, State, Timer,
+    AccumulatingRuntime, Config, Foca, Incarnation, NoCustomBroadcast, OwnedNotification, PeriodicParams,
+    State, Timer,
 };
 use node_security::{DATAGRAM_OVERHEAD_BYTES, Opener, Sealer};
 use proto::ids::NodeId;
@@ -25,6 +26,7 @@ use crate::{Member, Settings};
 /// The first byte of a payload: what the rest is.
 const FOCA: u8 = 0;
 const GOODBYE: u8 = 1;
+const SUSPECTED: u8 = 2;
 
 const PROBE_PERIOD: Duration = Duration::from_millis(250);
 const PROBE_RTT: Duration = Duration::from_millis(100);
@@ -33,6 +35,8 @@ const SUSPICION: Duration = Duration::from_secs(1);
 const REMEMBER_DOWN: Duration = Duration::from_secs(24 * 3600);
 /// Members that one that has lost its place asks to take it back, at a time.
 const RECONNECT_TO: usize = 3;
+/// Suspects that are told so themselves, with every probe.
+const TOLD_SUSPECTS_MAX: usize = 3;
 /// How often a goodbye is said: UDP loses one in a while.
 const GOODBYES: usize = 3;
 
@@ -114,6 +118,7 @@ impl Machine {
                 }
             }
             Some((&GOODBYE, id)) => self.goodbye(opened.sender, id),
+            Some((&SUSPECTED, told)) => self.suspected(told),
             // A newer version's, perhaps.
             Some(_) | None => {}
         }
@@ -129,6 +134,35 @@ impl Machine {
         let down = std::iter::once(foca::Member::down(id));
         if let Err(error) = self.foca.apply_many(down, true, &mut self.runtime) {
             tracing::debug!(%error, "a goodbye was not taken");
+        }
+    }
+
+    /// Somebody suspects this member: it says that it lives, by a higher incarnation.
+    fn suspected(&mut self, told: &[u8]) {
+        let Ok((id, incarnation)) = postcard::from_bytes::<(Id, Incarnation)>(told) else { return };
+        if id != *self.foca.identity() {
+            return;
+        }
+        let suspect = std::iter::once(foca::Member::new(id, incarnation, State::Suspect));
+        if let Err(error) = self.foca.apply_many(suspect, true, &mut self.runtime) {
+            tracing::debug!(%error, "a suspicion was not answered");
+        }
+    }
+
+    /// Tells suspects that they are suspected. They may not know: gossip about a suspicion ends after some
+    /// time, and with a new identity foca drops the timers of those that it holds, so that a suspect that
+    /// answers every probe would be one for ever. Lifeguard (Dadgar, Phillips, Currey, 2018) does the same
+    /// as its buddy system, to have suspicions refuted sooner.
+    fn tell_suspects(&mut self) {
+        let suspects = self.foca.iter_membership_state().filter(|member| member.state() == State::Suspect);
+        let mut suspects: Vec<(Id, Incarnation)> =
+            suspects.map(|member| (member.id().clone(), member.incarnation())).collect();
+        let (chosen, _) = suspects.partial_shuffle(&mut self.random, TOLD_SUSPECTS_MAX);
+        let chosen = chosen.to_vec();
+        for suspect in chosen {
+            if let Ok(told) = postcard::to_stdvec(&suspect) {
+                self.send(SUSPECTED, &told, suspect.0.gossip);
+            }
         }
     }
 
@@ -174,8 +208,12 @@ impl Machine {
                 self.timers.push(now + SUSPICION, timer);
                 continue;
             }
+            let is_probe = matches!(timer, Timer::ProbeRandomMember(_));
             if let Err(error) = self.foca.handle_timer(timer, &mut self.runtime) {
                 tracing::debug!(%error, "a gossip timer");
+            }
+            if is_probe {
+                self.tell_suspects();
             }
             self.flush(now);
         }
