@@ -17,6 +17,7 @@
 mod spread;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -76,6 +77,9 @@ struct Inner {
     own_changed: Notify,
     mesh: Mesh,
     gossip: Membership,
+    /// The gossip's thread has been told to end.
+    has_left: AtomicBool,
+    started: Instant,
 }
 
 struct Table {
@@ -121,6 +125,8 @@ impl Members {
                 own_changed: Notify::new(),
                 mesh,
                 gossip,
+                has_left: AtomicBool::new(false),
+                started: Instant::now(),
             }),
         };
         members.publish(|_| ());
@@ -132,6 +138,11 @@ impl Members {
         tasks.essential("anti-entropy", spread::anti_entropy(members.clone(), tasks.stop()));
         tasks.essential("resets", spread::follow_resets(members.clone(), tasks.stop()));
         Ok(members)
+    }
+
+    /// Since when this node hears of others.
+    pub fn started(&self) -> Instant {
+        self.inner.started
     }
 
     pub fn view(&self) -> watch::Receiver<Arc<View>> {
@@ -232,12 +243,14 @@ impl Members {
 
     /// Says goodbye to the others. Blocks for a few milliseconds.
     pub fn leave(&self) {
+        self.inner.has_left.store(true, Ordering::Relaxed);
         self.inner.gossip.leave();
     }
 
     /// Falls silent as a kill does. When it returns, the port is free.
     #[cfg(test)]
     pub fn halt(&self) {
+        self.inner.has_left.store(true, Ordering::Relaxed);
         self.inner.gossip.stop();
     }
 

@@ -110,12 +110,18 @@ impl<'a> Reign<'a> {
         let mut view = self.control.inner.members.view();
         let mut state = self.control.watch();
         let mut group = self.control.group_view();
-        while self.control.leads() && state.borrow_and_update().epoch == self.epoch {
+        loop {
+            // One and the same state says that this node reigns and is planned from: orders carry its epoch.
+            let log = state.borrow_and_update().clone();
+            if !self.control.leads() || log.epoch != self.epoch {
+                break;
+            }
             let members = view.borrow_and_update().clone();
             let now_ms = self.control.inner.group.now_ms();
-            let inventory = inventory::take(&members, &group.borrow_and_update().clone(), now_ms);
+            let started = self.control.inner.members.started();
+            let inventory = inventory::take(&members, started, &group.borrow_and_update().clone(), now_ms);
             if inventory::is_settled(&members) || self.began.elapsed() > SETTLE_MAX {
-                let plan = plan(&self.control.state(), &inventory, now_ms, &Policy::default());
+                let plan = plan(&log, &inventory, now_ms, &Policy::default());
                 if self.carry_out(plan).await.is_err() {
                     break;
                 }

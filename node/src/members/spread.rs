@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use node_core::membership::MemberStatus;
@@ -70,8 +71,11 @@ pub(super) async fn follow_gossip(
         tokio::select! {
             () = stop.cancelled() => return,
             changed = told.changed() => if changed.is_err() {
-                // The thread ends when this node says goodbye.
-                return stop.cancelled().await;
+                if members.inner.has_left.load(Ordering::Relaxed) {
+                    return stop.cancelled().await;
+                }
+                // With a list of members that never changes again nothing works, and nobody would notice.
+                return tracing::error!("the gossip thread has ended, of a fault of its own");
             },
         }
         let list = told.borrow_and_update().clone();

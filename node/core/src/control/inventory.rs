@@ -8,7 +8,8 @@ use proto::peer;
 /// What the controller sees at one moment.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Inventory {
-    /// Members of the cluster that somebody has seen. One that is absent counts as dead for ever.
+    /// Members of the cluster, as far as anything is known of them. One that is absent counts as dead for
+    /// ever.
     pub nodes: BTreeMap<NodeId, NodeReport>,
     /// The control group as it is now.
     pub electorate: Electorate,

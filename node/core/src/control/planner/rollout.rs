@@ -118,12 +118,15 @@ impl Rollout<'_> {
     }
 
     /// Waits for every node that is there, however long: to call it done while one still serves the
-    /// failed release would let the next rollout bring a third one.
+    /// failed release would let the next rollout bring a third one. Not for one that can not let go of it,
+    /// as the stable release fails there: nothing would ever change that, and no other rollout could bring
+    /// what mends it. It is named as behind, and what comes next begins there (`strays`).
     fn roll_back(&self) -> Option<Order> {
-        if self.assigned_alive().any(|node| !self.is_back(node)) {
+        if self.assigned_alive().any(|node| !self.is_back(node) && !self.is_stuck(node)) {
             return None;
         }
-        Some(self.finish(self.assigned().filter(|node| !self.farm.is_alive(*node))))
+        let is_behind = |node: &NodeId| !self.farm.is_alive(*node) || self.is_stuck(*node);
+        Some(self.finish(self.assigned().filter(is_behind)))
     }
 
     /// Nodes that are to run the release in the end, as far as they can be reached.
@@ -173,8 +176,7 @@ impl Rollout<'_> {
     fn is_back(&self, node: NodeId) -> bool {
         let Some(demand) = demand(self.farm.state, self.app, node) else { return true };
         let report = self.farm.app_report(node, self.app);
-        let lingers = self.serving(node).any(|release| *release == self.rollout.release);
-        if lingers || !is_met(demand.release, demand.attempt, report) {
+        if self.lingers(node) || !is_met(demand.release, demand.attempt, report) {
             return false;
         }
         let Some(report) = report else { return true };
@@ -186,6 +188,23 @@ impl Rollout<'_> {
         }
     }
 
+    /// Whether a node still serves the release, since the one that it was told to go back to has failed
+    /// there.
+    fn is_stuck(&self, node: NodeId) -> bool {
+        let report = self.farm.app_report(node, self.app);
+        let has_failed = report.is_some_and(|report| report.state == AppStatus::Failed);
+        let demand = demand(self.farm.state, self.app, node);
+        let was_told = |release, attempt| is_met(Some(release), attempt, report);
+        let back_to = demand.and_then(|demand| demand.release.map(|release| (release, demand.attempt)));
+        self.lingers(node)
+            && has_failed
+            && back_to.is_some_and(|(release, attempt)| was_told(release, attempt))
+    }
+
+    fn lingers(&self, node: NodeId) -> bool {
+        self.serving(node).any(|release| *release == self.rollout.release)
+    }
+
     fn is_late(&self) -> bool {
         self.farm.now_ms >= self.rollout.deadline_ms
     }
@@ -195,7 +214,12 @@ impl Rollout<'_> {
     }
 
     fn finish(&self, behind: impl Iterator<Item = NodeId>) -> Order {
-        let why = |node: NodeId| self.farm.report(node).map_or("down", NodeReport::condition).to_owned();
+        let why = |node: NodeId| match self.farm.report(node) {
+            Some(_) if self.rollout.stage == Stage::RollingBack && self.is_stuck(node) => {
+                "still on the release that was turned back, as the stable one fails there".to_owned()
+            }
+            report => report.map_or("down", NodeReport::condition).to_owned(),
+        };
         let behind: BTreeMap<NodeId, String> = behind.map(|node| (node, why(node))).collect();
         Order::Finish { app: self.app.to_owned(), attempt: self.rollout.attempt, behind }
     }

@@ -476,12 +476,36 @@ fn going_back_is_not_over_while_a_node_still_serves_the_failed_release() {
         world.tick();
         assert_eq!(world.rollout().stage, Stage::RollingBack);
     }
+    world.agents.get_mut(&first).unwrap().serving = None;
     world.agents.get_mut(&first).unwrap().status = Some(AppStatus::Failed);
     world.tick();
-    assert_eq!(world.rollout().stage, Stage::RollingBack, "its instance is still there");
-    world.agents.get_mut(&first).unwrap().serving = None;
+    assert_eq!((world.outcome().result, world.outcome().behind.len()), (RolloutResult::RolledBack, 0));
+}
+
+#[test]
+fn a_node_that_can_not_go_back_is_named_and_what_comes_next_begins_with_it() {
+    let mut world = rolling(2);
+    let first = world.nth(0);
+    while world.agents[&first].serving != Some(release(2)) {
+        world.tick();
+    }
+    world.happen(&Event::Stall(0, 100));
+    let attempt = world.rollout().attempt;
+    world.log.order(Order::TurnBack { app: APP.to_owned(), attempt, reason: "enough".to_owned() });
+    world.tick();
+    // The stable release does not start there any more, and its old instance goes on.
+    world.agents.get_mut(&first).unwrap().status = Some(AppStatus::Failed);
+    assert_eq!(world.agents[&first].serving, Some(release(2)));
     world.tick();
     assert_eq!(world.outcome().result, RolloutResult::RolledBack);
+    let behind = "still on the release that was turned back, as the stable one fails there";
+    assert_eq!(world.outcome().behind, BTreeMap::from([(first, behind.to_owned())]));
+    world.happen(&Event::Deploy(3));
+    while world.log.state.apps[APP].rollout.as_ref().is_none_or(|rollout| rollout.assigned.is_empty()) {
+        world.tick();
+        world.check();
+    }
+    assert_eq!(world.rollout().assigned, BTreeSet::from([first]));
 }
 
 #[test]
