@@ -15,6 +15,7 @@ mod descriptors;
 mod folder;
 mod ports;
 mod signals;
+mod stores;
 
 use std::convert::Infallible;
 use std::io;
@@ -25,7 +26,7 @@ use std::time::Duration;
 
 use node_consensus::Groups;
 use node_security::SecurityError;
-use node_storage::{Database, Facts, StorageError, files};
+use node_storage::StorageError;
 use proto::peer::Phase;
 
 use crate::api::admin;
@@ -53,6 +54,7 @@ use crate::tasks::Tasks;
 
 use descriptors::Descriptors;
 use ports::Ports;
+use stores::Stores;
 
 /// How long a starting node waits for the control log before it serves what it knew: after a
 /// crash of most of the farm there may be nobody to catch up with, and the serving plane must not
@@ -66,8 +68,6 @@ const DRAIN_PAUSE: Duration = Duration::from_millis(300);
 const BALANCER_GRACE: Duration = Duration::from_secs(10);
 /// What does not stop by itself by then is left to the process's end.
 const STOP_MAX: Duration = Duration::from_secs(30);
-/// sled's page cache; the state lives in memory anyway.
-const CACHE_BYTES: u64 = 8 << 20;
 /// Connections waiting between accept and the part that they are for.
 const ACCEPTED_QUEUE: usize = 64;
 
@@ -78,6 +78,8 @@ pub enum AgentError {
     Identity(#[from] IdentityError),
     #[error("can not open {}: {source}", path.display())]
     Storage { path: PathBuf, source: StorageError },
+    #[error("the database {} is gone, and this node has voted and confirmed writes with it", path.display())]
+    Gone { path: PathBuf },
     #[error("can not listen on {address} ({what}): {source}")]
     Bind { what: &'static str, address: SocketAddr, source: io::Error },
     #[error(transparent)]
@@ -90,6 +92,13 @@ pub enum AgentError {
     Signals(io::Error),
     #[error("{0}")]
     Fault(String),
+}
+
+impl AgentError {
+    /// Whether this node no longer has what it has confirmed to others: only a new identity helps.
+    pub fn has_lost_data(&self) -> bool {
+        matches!(self, Self::Gone { .. } | Self::Storage { source: StorageError::Corrupt { .. }, .. })
+    }
 }
 
 /// Runs the agent until it is told to stop (SIGTERM, SIGINT) or has to.
@@ -178,7 +187,7 @@ async fn start(
     ports: Ports,
     tasks: &Tasks,
 ) -> Result<Agent, AgentError> {
-    let stores = Stores::open(config)?;
+    let stores = Stores::open(&config.node.data_dir)?;
     let proxy_tls = node_security::client_config(&identity.tls, &[listen::ALPN_PROXY])?;
     let server_tls = node_security::server_config(&identity.tls, &[listen::ALPN_RPC, listen::ALPN_PROXY])?;
     let descriptors = Descriptors::take();
@@ -331,33 +340,6 @@ fn start_mesh(config: &Config, identity: &Identity, tasks: &Tasks) -> Result<Mes
     // Itself too: the controller acts on its own node by the same way as on the others.
     mesh.learn(identity.node, config.peer_advertise());
     Ok(mesh)
-}
-
-/// What is durable on this node.
-struct Stores {
-    control: Arc<Database>,
-    sessions: Arc<Database>,
-    facts: Arc<Facts>,
-    snapshots: PathBuf,
-}
-
-impl Stores {
-    fn open(config: &Config) -> Result<Self, AgentError> {
-        let open = |name: &str| {
-            let path = config.node.data_dir.join(name);
-            Database::open(&path, node_storage::Options { cache_bytes: CACHE_BYTES })
-                .map_err(|source| AgentError::Storage { path, source })
-        };
-        let control = open("control.db")?;
-        let sessions = open("sessions.db")?;
-        let snapshots = config.node.data_dir.join("snapshots");
-        let failed = |source| AgentError::Storage { path: snapshots.clone(), source };
-        files::create_dir_durably(&snapshots).map_err(failed)?;
-        // Each is as large as the one that a kill kept it from replacing.
-        files::remove_unfinished(&snapshots).map_err(failed)?;
-        let facts = Arc::new(Facts::new(Arc::clone(&control)));
-        Ok(Self { control, sessions, facts, snapshots })
-    }
 }
 
 /// Everything that answers, started last.

@@ -64,7 +64,11 @@ fn failure(error: &AgentError) -> Failure {
             "make it a member first: `holdfast init`, or `holdfast join TOKEN@HOST:PORT`"
         }
         AgentError::Bind { .. } => "end the program that has the port, or choose another in the settings",
-        AgentError::Storage { .. } | AgentError::Socket(_) => {
+        error if error.has_lost_data() => {
+            "under its identity it would forget what it has confirmed: move the whole data folder aside and make \
+             the server a new member with `holdfast join TOKEN@HOST:PORT`"
+        }
+        AgentError::Storage { .. } | AgentError::Gone { .. } | AgentError::Socket(_) => {
             "look at the folder's owner and at the disk; only one agent may use it"
         }
         AgentError::Security(_) => "look at the certificates in the data folder's `identity`",
