@@ -161,7 +161,7 @@ impl Agent {
         self.balancer.open();
         self.members.publish(|state| state.set_phase(Phase::Ready));
         tracing::info!("ready");
-        std::future::pending().await
+        self.control.stay_introduced().await
     }
 
     /// Out of the others' balancers first, then the doors, then the apps, then everything.

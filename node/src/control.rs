@@ -23,6 +23,7 @@ mod propose;
 mod reports;
 mod secrets;
 
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -167,6 +168,25 @@ impl Control {
         }
     }
 
+    /// Has the log tell of this node what is so, for as long as it is polled: the one who starts first in a
+    /// farm that was down as a whole finds nobody to write it down.
+    pub async fn stay_introduced(&self) -> Infallible {
+        let mut state = self.watch();
+        loop {
+            let log = state.borrow_and_update().clone();
+            if let Some(command) = reports::introduction(self).filter(|_| !reports::is_introduced(self, &log))
+            {
+                if let Err(error) = self.propose(&command).await {
+                    tracing::info!(%error, "the log does not say yet what this node is for and where it is");
+                }
+                tokio::time::sleep(INTRODUCE_AGAIN).await;
+            } else if state.changed().await.is_err() {
+                // The agent is stopping.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
     /// Index of the last entry that this node has applied.
     pub fn applied(&self) -> u64 {
         self.inner.group.watch().borrow().applied
@@ -181,6 +201,8 @@ impl Control {
     }
 }
 
+/// After an introduction, taken or not.
+const INTRODUCE_AGAIN: Duration = Duration::from_secs(5);
 /// The control log is group 0.
 const GROUP: GroupId = GroupId::CONTROL;
 

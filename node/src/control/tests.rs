@@ -213,3 +213,26 @@ async fn a_member_can_not_rule_through_the_mesh() {
     assert!(matches!(error, ProposeError::Forbidden(_)), "{error}");
     assert_eq!(nodes[0].control.state().placement[&GroupId(1)].len(), 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_of_which_the_log_says_something_else_tells_it_what_is_so() {
+    let mut farm = Farm::new(1);
+    let node = farm.init().await;
+    let me = node.identity.node;
+    let record = node.control.state().nodes[&me].clone();
+    assert!(!record.roles.is_empty());
+    let stale = Command::UpdateNode {
+        node: me,
+        peer_addr: record.peer_addr,
+        gossip_addr: record.gossip_addr,
+        roles: ["voter".to_owned()].into(),
+    };
+    node.control.propose(&stale).await.unwrap();
+    let is_told = || node.control.state().nodes[&me] == record;
+    assert!(!is_told());
+    tokio::select! {
+        never = node.control.stay_introduced() => match never {},
+        () = eventually("what is so is in the log", is_told) => {}
+    }
+    node.stop().await;
+}
