@@ -174,6 +174,11 @@ impl Agent {
         tokio::time::sleep(DRAIN_PAUSE).await;
         self.balancer.shutdown(BALANCER_GRACE).await;
         self.deploy.stop_all().await;
+        // Last of what the others are told: whoever leads something else elects a successor at once.
+        let members = self.members.clone();
+        if tokio::task::spawn_blocking(move || members.leave()).await.is_err() {
+            tracing::warn!("the goodbye was not said; the others will find out by themselves");
+        }
         tasks.stop().cancel();
         if tokio::time::timeout(STOP_MAX, tasks.drained()).await.is_err() {
             tracing::warn!("some tasks did not end in time");

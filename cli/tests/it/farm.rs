@@ -106,12 +106,21 @@ impl Farm {
 
     /// kill -9 of a node's agent.
     pub fn kill(&mut self, node: usize) {
-        signal(self.nodes[node].pid, "-KILL");
+        self.end(node, "-KILL");
+    }
+
+    /// Tells a node's agent to stop, as a supervisor does.
+    pub fn stop(&mut self, node: usize) {
+        self.end(node, "-TERM");
+    }
+
+    fn end(&mut self, node: usize, how: &str) {
+        signal(self.nodes[node].pid, how);
         if let Some(at) = self.children.iter().position(|child| child.id() == self.nodes[node].pid) {
             self.children.remove(at).wait().unwrap();
         }
         let pid = self.nodes[node].pid;
-        wait_until("the killed agent is gone", || !is_running(pid));
+        wait_until("the agent is gone", || !is_running(pid));
     }
 
     /// Starts a killed agent again, as the README says.

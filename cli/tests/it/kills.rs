@@ -260,3 +260,20 @@ async fn with_two_of_three_dead_writes_are_refused_with_the_reason_and_pages_go_
     assert_eq!(farm.at(0, &["session", "get", "before"]).ok().stdout.trim_end(), "kept");
     farm.at(0, &["session", "set", "after", "taken"]).ok();
 }
+
+#[test]
+fn an_agent_that_is_stopped_says_goodbye_and_is_not_down() {
+    let mut farm = Farm::start(&[]);
+    farm.wait_whole(0);
+    let state = |status: &serde_json::Value| {
+        let members = status["members"].as_array().unwrap();
+        members.iter().find(|member| member["name"] == "node-3").unwrap()["state"].clone()
+    };
+    farm.stop(2);
+    // Whoever is gone without a word is suspected first, and then down.
+    let status = farm.wait_status(0, "it is no longer there", |status| state(status) != "alive");
+    assert_eq!(state(&status), "left", "{status:#}");
+    assert!(!status["warnings"].to_string().contains("node-3"), "{status:#}");
+    farm.restart(2);
+    farm.wait_whole(0);
+}
