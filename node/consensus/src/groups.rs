@@ -123,8 +123,8 @@ impl Groups {
         let config = settings
             .openraft()
             .map_err(|error| OpenError::Settings { group: id, reason: error.to_string() })?;
-        let log = Log::open(id, engine).map_err(storage)?;
         let machine = Machine::open(id, snapshots, self.shared.fault.clone(), machine).map_err(storage)?;
+        let log = Log::open(id, engine, machine.saved()).map_err(storage)?;
         log.check_against(machine.read().last).map_err(storage)?;
         let resumed = Resumed::of(self.shared.me, &log);
         let me = self.shared.me;
@@ -252,6 +252,7 @@ async fn follow(
         }
     }
     replica.log.flush_committed();
+    replica.log.end();
     if let Err(error) = replica.raft.shutdown().await {
         tracing::warn!(group = %replica.id, %error, "raft did not stop in order");
     }

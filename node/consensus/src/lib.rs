@@ -33,6 +33,7 @@ pub mod memory;
 mod network;
 mod reads;
 mod replica;
+mod saved;
 mod settings;
 mod transport;
 mod types;
