@@ -148,12 +148,12 @@ impl Servers {
             let mut servers = self.servers();
             let server = &mut servers[host];
             server.lives += 1;
-            let opened = Arc::new(Opened::new(Arc::clone(&server.disk)));
+            let opened = Arc::new(Opened::new(Arc::clone(&self.scene), Arc::clone(&server.disk)));
             (server.lives, opened, Arc::clone(&server.wall))
         };
         self.scene.note(format_args!("{me} starts, life {number}"));
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        tokio::spawn(Arc::clone(&opened).sync(Arc::clone(&self.scene)));
+        tokio::spawn(Arc::clone(&opened).sync());
         let port = Arc::new(Port { me, life: number, links: Arc::clone(&self.links) });
         let groups = Groups::within(wall, me, port, tracker.clone(), stop.clone());
         self.links.born(me, host, number, groups.clone());
@@ -170,7 +170,7 @@ impl Servers {
 
     fn end_at_once(&self, life: &Life) {
         self.links.died(life.me);
-        life.opened.crash(&self.scene);
+        life.opened.crash();
         life.stop.cancel();
     }
 

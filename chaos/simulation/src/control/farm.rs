@@ -44,6 +44,7 @@ const TELL_EVERY: Duration = Duration::from_millis(500);
 const JOINS_WITHIN: Duration = Duration::from_secs(90);
 /// Few, so that followers that were away need one.
 const SNAPSHOT_ENTRIES: u64 = 40;
+const LOG_KEPT_ENTRIES: u64 = 20;
 pub const TOKEN: Fingerprint = Fingerprint([200; 32]);
 
 /// One life of an agent.
@@ -215,11 +216,22 @@ impl Farm {
         let opened = Arc::clone(&on.opened);
         tokio::spawn(tell_faults(Arc::clone(&self.jury), on.groups.clone(), Arc::clone(&opened)));
         let (log, state) = Log::new(Arc::clone(&self.jury), me);
-        let settings = GroupSettings { snapshot_entries: SNAPSHOT_ENTRIES, ..GroupSettings::default() };
-        let group = match on.groups.open(GROUP, opened.clone(), opened, settings, log).await {
+        let settings = GroupSettings {
+            snapshot_entries: SNAPSHOT_ENTRIES,
+            log_kept_entries: LOG_KEPT_ENTRIES,
+            ..GroupSettings::default()
+        };
+        let group = match on.groups.open(GROUP, opened.clone(), opened.clone(), settings, log).await {
             Ok(group) => group,
+            // It died while it waited for its disk.
+            Err(_) if opened.is_dead() => return,
             Err(error) => return self.jury.see(&Seen::Faulted { node: me, reason: error.to_string() }),
         };
+        group.local(Log::opened);
+        // A later life of this server may be there already.
+        if !self.servers.links.is_living(me, on.number) {
+            return;
+        }
         let facts = Arc::clone(&self.hosts()[host].facts);
         let agent = Arc::new(Agent::new(me, facts, state.clone()));
         let members = Arc::new(Members::new(me));

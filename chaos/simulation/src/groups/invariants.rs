@@ -34,6 +34,20 @@ pub enum Seen {
         clock_ms: u64,
         operation: Operation,
     },
+    /// A replica has the state after that many operations from its own disk.
+    Recovered {
+        group: GroupId,
+        node: NodeId,
+        count: u64,
+        chain: u64,
+    },
+    /// A replica has it from the leader, in place of the log.
+    Received {
+        group: GroupId,
+        node: NodeId,
+        count: u64,
+        chain: u64,
+    },
     /// A client was told that its operation has been executed as this version of its register.
     Acknowledged {
         group: GroupId,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use node_consensus::{EntryMeta, RestoreError, StateMachine};
@@ -45,12 +46,18 @@ pub struct Ledger {
     jury: Arc<Jury>,
     group: GroupId,
     node: NodeId,
+    is_open: AtomicBool,
     pub state: State,
 }
 
 impl Ledger {
     pub fn new(jury: Arc<Jury>, group: GroupId, node: NodeId) -> Self {
-        Self { jury, group, node, state: State::default() }
+        Self { jury, group, node, is_open: AtomicBool::new(false), state: State::default() }
+    }
+
+    /// It has what its disk had. A snapshot that comes later is another replica's.
+    pub fn opened(&self) {
+        self.is_open.store(true, Ordering::Relaxed);
     }
 }
 
@@ -86,6 +93,13 @@ impl StateMachine for Ledger {
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
         self.state = postcard::from_bytes(snapshot).map_err(|error| RestoreError(error.to_string()))?;
+        let (group, node, chain) = (self.group, self.node, self.state.chain);
+        let count = self.state.applied.len() as u64;
+        self.jury.see(&if *self.is_open.get_mut() {
+            Seen::Received { group, node, count, chain }
+        } else {
+            Seen::Recovered { group, node, count, chain }
+        });
         Ok(())
     }
 }

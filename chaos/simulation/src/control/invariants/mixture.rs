@@ -68,7 +68,11 @@ impl Invariant<Seen, Rest> for TwoReleasesAtATime {
                     self.relieved_ms.insert(node, *at_ms);
                 }
             }
-            Seen::Applied { .. } | Seen::Reigns { .. } | Seen::Obeyed { .. } | Seen::Faulted { .. } => {}
+            Seen::Applied { .. }
+            | Seen::Restored { .. }
+            | Seen::Reigns { .. }
+            | Seen::Obeyed { .. }
+            | Seen::Faulted { .. } => {}
         }
         None
     }

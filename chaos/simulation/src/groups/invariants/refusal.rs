@@ -33,6 +33,8 @@ impl Invariant<Seen, Rest> for WhatWasRefusedIsNotExecuted {
                 (group, operation)
             }
             Seen::Leads { .. }
+            | Seen::Recovered { .. }
+            | Seen::Received { .. }
             | Seen::Acknowledged { .. }
             | Seen::Asks { .. }
             | Seen::Answered { .. }
