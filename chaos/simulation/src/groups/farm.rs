@@ -256,7 +256,7 @@ impl Farm {
         None
     }
 
-    /// What each group has come to, at the first of its voters that is there.
+    /// What each group has come to, at whichever of its voters that live has applied most.
     fn finals(&self) -> BTreeMap<GroupId, super::ledger::State> {
         let wanted = self.wanted();
         let living = self.living();

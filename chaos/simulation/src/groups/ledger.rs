@@ -10,6 +10,7 @@ use proto::ids::{GroupId, NodeId};
 use serde::{Deserialize, Serialize};
 
 use super::invariants::{Jury, Seen};
+use crate::trace;
 
 /// A client's write, told from all others by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -68,14 +69,8 @@ impl StateMachine for Ledger {
         *version += 1;
         let answer = *version;
         self.state.applied.push(operation.number);
-        let link = (self.state.chain, meta.index, meta.clock_ms, meta.seed, operation.number);
-        // FNV-1a, as the trace's: the same in every build.
-        self.state.chain = [link.0, link.1, link.2, link.3, link.4]
-            .iter()
-            .flat_map(|word| word.to_le_bytes())
-            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-            });
+        let link = [self.state.chain, meta.index, meta.clock_ms, meta.seed, operation.number];
+        self.state.chain = trace::hashed(trace::OFFSET_BASIS, link.into_iter().flat_map(u64::to_le_bytes));
         self.jury.see(&Seen::Applied {
             group: self.group,
             node: self.node,
