@@ -54,23 +54,35 @@ impl State {
     }
 }
 
+/// The end of the year 9999. A reading above is none, and would overflow where a deadline is made of it.
+pub const CLOCK_MS_MAX: u64 = 253_402_300_799_999;
+
 /// One group's time: what its entries have said, carried on by the monotonic clock.
 #[derive(Debug, Clone, Copy)]
 pub struct GroupClock {
     last_ms: u64,
-    heard: Instant,
+    /// The time of the group at some moment, from which it is carried on. It is moved by an entry only when
+    /// that is ahead: an entry is heard a commit after it was stamped, so that each that moved it back
+    /// would make time go back here, and slow under load.
+    base_ms: u64,
+    base_at: Instant,
 }
 
 impl GroupClock {
     pub fn new() -> Self {
-        Self { last_ms: 0, heard: Instant::now() }
+        Self { last_ms: 0, base_ms: 0, base_at: Instant::now() }
     }
 
     /// An entry was applied. Replayed entries are older than they look, which only makes time later.
     pub fn heard(&mut self, clock_ms: u64) {
-        if clock_ms > self.last_ms {
-            self.last_ms = clock_ms;
-            self.heard = Instant::now();
+        self.heard_at(clock_ms, Instant::now());
+    }
+
+    fn heard_at(&mut self, clock_ms: u64, now: Instant) {
+        let clock_ms = clock_ms.min(CLOCK_MS_MAX);
+        self.last_ms = self.last_ms.max(clock_ms);
+        if clock_ms > self.carried_on(now) {
+            (self.base_ms, self.base_at) = (clock_ms, now);
         }
     }
 
@@ -79,7 +91,11 @@ impl GroupClock {
     }
 
     pub fn now_ms(&self, slewed_ms: u64) -> u64 {
-        slewed_ms.max(self.last_ms + micros(self.heard.elapsed()) / 1_000)
+        slewed_ms.max(self.carried_on(Instant::now())).min(CLOCK_MS_MAX)
+    }
+
+    fn carried_on(&self, now: Instant) -> u64 {
+        self.base_ms.saturating_add(micros(now.saturating_duration_since(self.base_at)) / 1_000)
     }
 }
 
@@ -111,5 +127,28 @@ mod tests {
         clock.heard(5);
         assert!(clock.now_ms(10) >= 1_000_000);
         assert_eq!(clock.now_ms(9_000_000), 9_000_000);
+    }
+
+    #[test]
+    fn a_groups_time_does_not_go_back_when_an_entry_is_heard_late() {
+        let mut now = Instant::now();
+        let mut clock = GroupClock::new();
+        clock.heard_at(1_000_000, now);
+        for entry in 1..=10 {
+            now += Duration::from_millis(100);
+            // Stamped 40 ms ago by a leader of the same time.
+            clock.heard_at(1_000_000 + entry * 100 - 40, now);
+            assert_eq!(clock.carried_on(now), 1_000_000 + entry * 100);
+        }
+        assert_eq!(clock.last_ms(), 1_000_960);
+        clock.heard_at(2_000_000, now);
+        assert_eq!(clock.carried_on(now), 2_000_000);
+    }
+
+    #[test]
+    fn a_time_that_can_not_be_overflows_nothing() {
+        let mut clock = GroupClock::new();
+        clock.heard(u64::MAX);
+        assert_eq!((clock.last_ms(), clock.now_ms(u64::MAX)), (CLOCK_MS_MAX, CLOCK_MS_MAX));
     }
 }
