@@ -25,7 +25,7 @@ pub enum Seen {
     Applied {
         node: NodeId,
         index: u64,
-        command: Command,
+        command: Box<Command>,
         outcome: Outcome,
         state: Arc<ControlState>,
         at_ms: u64,

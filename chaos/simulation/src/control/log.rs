@@ -42,6 +42,7 @@ impl StateMachine for Log {
             let state = Arc::clone(&self.state.borrow());
             let outcome = outcome.clone();
             let (node, index, at_ms) = (self.node, meta.index, self.jury.now_ms());
+            let command = Box::new(command);
             self.jury.see(&Seen::Applied { node, index, command, outcome, state, at_ms });
         }
         Applied { index: meta.index, outcome }.encode().into()
