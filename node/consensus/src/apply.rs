@@ -30,7 +30,7 @@ pub struct Applied<S> {
     pub machine: S,
     pub last: Option<LogId>,
     pub membership: StoredMembership,
-    pub clock: GroupClock,
+    pub clock: Arc<GroupClock>,
 }
 
 /// Shares the applied state between openraft, which writes, and readers.
@@ -83,12 +83,8 @@ impl<S: StateMachine> Machine<S> {
         fault: Fault,
         machine: S,
     ) -> Result<Self, EngineError> {
-        let mut applied = Applied {
-            machine,
-            last: None,
-            membership: StoredMembership::default(),
-            clock: GroupClock::new(),
-        };
+        let mut applied =
+            Applied { machine, last: None, membership: StoredMembership::default(), clock: Arc::default() };
         let snapshot_bytes = AtomicU64::new(0);
         if let Some(bytes) = snapshots.load(group)? {
             restore(&mut applied, &bytes)?;
@@ -97,6 +93,10 @@ impl<S: StateMachine> Machine<S> {
         let (newest, saved) = (Arc::new(Mutex::new(applied.last)), Saved::new(applied.last));
         let (applied, snapshot_bytes) = (Arc::new(RwLock::new(applied)), Arc::new(snapshot_bytes));
         Ok(Self { group, applied, snapshots, newest, saved, snapshot_bytes, fault })
+    }
+
+    pub fn clock(&self) -> Arc<GroupClock> {
+        Arc::clone(&self.read().clock)
     }
 
     pub fn saved(&self) -> Saved {

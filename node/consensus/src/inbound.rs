@@ -47,6 +47,7 @@ pub(crate) async fn handle(
             wire::encode(&replica.raft.vote(rpc).await)
         }
         Request::Snapshot(rpc) => wire::encode(&snapshot(&*replica()?, from, rpc).await?),
+        Request::Time => wire::encode(&replica()?.clock.told(shared.clock.now_ms())),
         Request::PreVote(request) => {
             replica()?;
             check_ids(request.last_log.iter())?;

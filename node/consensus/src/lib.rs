@@ -35,6 +35,7 @@ mod reads;
 mod replica;
 mod saved;
 mod settings;
+mod timekeeping;
 mod transport;
 mod types;
 mod wire;
