@@ -145,6 +145,9 @@ impl Farm {
     async fn start(self: Arc<Self>, host: usize) {
         let on = self.servers.start(host, node(host));
         let (me, opened) = (on.me, Arc::clone(&on.opened));
+        if on.number > 1 {
+            self.jury.see(&Seen::Restarts { node: me, at_ms: self.jury.now_ms() });
+        }
         tokio::spawn(tell_faults(Arc::clone(&self.jury), on.groups.clone(), Arc::clone(&opened)));
         let mut ledgers = BTreeMap::new();
         for id in &self.ids {

@@ -77,6 +77,7 @@ impl StateMachine for Ledger {
             count: self.state.applied.len() as u64,
             chain: self.state.chain,
             clock_ms: meta.clock_ms,
+            at_ms: self.jury.now_ms(),
             operation,
         });
         Bytes::copy_from_slice(&answer.to_be_bytes())

@@ -42,6 +42,7 @@ impl Invariant<Seen, Rest> for NobodyReadsWhatWas {
             }
             Seen::Leads { .. }
             | Seen::Applied { .. }
+            | Seen::Restarts { .. }
             | Seen::Recovered { .. }
             | Seen::Received { .. }
             | Seen::Refused { .. }

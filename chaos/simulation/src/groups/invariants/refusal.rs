@@ -33,6 +33,7 @@ impl Invariant<Seen, Rest> for WhatWasRefusedIsNotExecuted {
                 (group, operation)
             }
             Seen::Leads { .. }
+            | Seen::Restarts { .. }
             | Seen::Recovered { .. }
             | Seen::Received { .. }
             | Seen::Acknowledged { .. }
