@@ -34,7 +34,7 @@ use crate::{Outcome, Settings, servers};
 /// # Errors
 /// When the runtime can not be made, or the trace can not be written.
 pub fn run(settings: &Settings, out: Option<&mut dyn Write>) -> io::Result<Outcome> {
-    servers::simulate(settings, out, farm::run(settings))
+    servers::simulate(settings, out, async |scene| farm::run(settings, scene).await)
 }
 
 /// What becomes of a release where it is started.

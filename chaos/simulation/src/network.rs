@@ -100,8 +100,14 @@ impl Network {
 
     /// When a message over a connection arrives, if it does. Its sender may have given up by then.
     pub fn message(&self, from: usize, to: usize, random: &mut StdRng) -> Option<u64> {
-        // A connection needs both ways.
-        if self.is_cut(from, to) || self.is_cut(to, from) {
+        // A connection is made both ways.
+        if self.is_cut(to, from) { None } else { self.segment(from, to, random) }
+    }
+
+    /// The same over a connection that was made before the way back was cut: what is sent arrives, though
+    /// nobody can acknowledge it.
+    pub fn segment(&self, from: usize, to: usize, random: &mut StdRng) -> Option<u64> {
+        if self.is_cut(from, to) {
             return None;
         }
         let conditions = self.conditions();
@@ -136,6 +142,8 @@ mod tests {
         assert_eq!(network.datagram(0, 1, &mut random), []);
         assert_eq!(network.datagram(1, 0, &mut random).len(), 1);
         assert_eq!(network.message(1, 0, &mut random), None);
+        assert_eq!(network.segment(0, 1, &mut random), None);
+        assert!(network.segment(1, 0, &mut random).is_some());
         network.heal(7);
         assert_eq!(network.datagram(0, 1, &mut random).len(), 1);
         assert!(network.message(1, 0, &mut random).is_some());

@@ -19,6 +19,7 @@ pub mod disk;
 pub mod faults;
 pub mod jury;
 pub mod links;
+mod panics;
 pub mod scene;
 
 use std::io::{self, Write};
@@ -27,13 +28,13 @@ use std::time::Duration;
 
 use node_consensus::Groups;
 use proto::ids::NodeId;
-use tokio::runtime::{Builder, RngSeed};
+use tokio::runtime::{Builder, RngSeed, UnhandledPanic};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::trace::Trace;
-use crate::{Outcome, Settings, Violation};
+use crate::{Outcome, Settings};
 use disk::{Disk, Opened};
 use faults::Fault;
 use links::{Links, Port};
@@ -42,32 +43,38 @@ use scene::{Scene, Wall};
 /// A supervisor kills who does not end.
 const END_MAX: Duration = Duration::from_secs(10);
 
-/// What a simulation was.
-pub struct Ended {
-    pub lines: Vec<(u64, String)>,
-    pub rested_ms: u64,
-    pub violations: Vec<Violation>,
-}
-
-/// Runs a simulation in a runtime of its own, and writes the trace down if that is wanted.
+/// Runs a simulation in a runtime of its own, and writes the trace down if that is wanted. It returns how
+/// long it took to come to rest, in milliseconds. A panic in any of its tasks breaks a promise.
 ///
 /// # Errors
 /// When the runtime can not be made, or the trace can not be written.
 pub fn simulate(
     settings: &Settings,
     out: Option<&mut dyn Write>,
-    simulation: impl Future<Output = Ended>,
+    simulation: impl AsyncFnOnce(Arc<Scene>) -> u64,
 ) -> io::Result<Outcome> {
     let runtime = Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .rng_seed(RngSeed::from_bytes(&settings.seed.to_le_bytes()))
+        .unhandled_panic(UnhandledPanic::ShutdownRuntime)
         .build()?;
-    let ended = runtime.block_on(simulation);
+    let scene = {
+        // Its clock is the runtime's.
+        let _within = runtime.enter();
+        Arc::new(Scene::new(settings.seed))
+    };
+    let simulated = panics::caught(|| runtime.block_on(simulation(Arc::clone(&scene))));
+    let rested_ms = simulated.unwrap_or_else(|words| {
+        let _within = runtime.enter();
+        scene.is_wrong("panic", words);
+        0
+    });
     // With the tasks of everybody who has died meanwhile.
     drop(runtime);
+    let (lines, violations) = scene.take();
     let mut trace = Trace::new(out);
-    for (at_ms, line) in &ended.lines {
+    for (at_ms, line) in &lines {
         trace.note(*at_ms, format_args!("{line}"));
     }
     let outcome = Outcome {
@@ -75,8 +82,8 @@ pub fn simulate(
         nodes: settings.nodes,
         trace: trace.hash(),
         events: trace.events(),
-        rested_ms: ended.rested_ms,
-        violations: ended.violations,
+        rested_ms,
+        violations,
     };
     trace.finish().map(|()| outcome)
 }
@@ -148,12 +155,12 @@ impl Servers {
             let mut servers = self.servers();
             let server = &mut servers[host];
             server.lives += 1;
-            let opened = Arc::new(Opened::new(Arc::clone(&server.disk)));
+            let opened = Arc::new(Opened::new(Arc::clone(&self.scene), Arc::clone(&server.disk)));
             (server.lives, opened, Arc::clone(&server.wall))
         };
         self.scene.note(format_args!("{me} starts, life {number}"));
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        tokio::spawn(Arc::clone(&opened).sync(Arc::clone(&self.scene)));
+        tokio::spawn(Arc::clone(&opened).sync());
         let port = Arc::new(Port { me, life: number, links: Arc::clone(&self.links) });
         let groups = Groups::within(wall, me, port, tracker.clone(), stop.clone());
         self.links.born(me, host, number, groups.clone());
@@ -170,7 +177,7 @@ impl Servers {
 
     fn end_at_once(&self, life: &Life) {
         self.links.died(life.me);
-        life.opened.crash(&self.scene);
+        life.opened.crash();
         life.stop.cancel();
     }
 
@@ -254,5 +261,32 @@ impl Servers {
             self.crash(host);
         }
         is_up
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_a_task_that_nobody_waits_for_breaks_a_promise() {
+        let settings = Settings { seed: 1, nodes: 1 };
+        let minute = Duration::from_secs(60);
+        let outcome = simulate(&settings, None, async |scene| {
+            tokio::spawn(async move {
+                tokio::time::sleep(minute).await;
+                panic!("out of {}", "luck");
+            });
+            scene.note(format_args!("it begins"));
+            tokio::time::sleep(2 * minute).await;
+            7
+        });
+        let outcome = outcome.unwrap();
+        let [broken] = &outcome.violations[..] else { panic!("{outcome:?}") };
+        assert_eq!((broken.invariant, broken.at_ms), ("panic", 60_000));
+        assert!(broken.what.contains("out of luck") && broken.what.contains("servers.rs"), "{}", broken.what);
+        assert_eq!(outcome.events, 2);
+        let calm = simulate(&settings, None, async |_| 7).unwrap();
+        assert_eq!((calm.rested_ms, &calm.violations[..]), (7, &[][..]));
     }
 }

@@ -4,8 +4,13 @@ use std::fmt;
 use std::io::{self, Write};
 
 /// FNV-1a, whose constants are its definition: a hash that is the same in every build for ever.
-const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+pub const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
 const PRIME: u64 = 0x0100_0000_01b3;
+
+/// Goes on with a hash that began with [`OFFSET_BASIS`].
+pub fn hashed(hash: u64, bytes: impl IntoIterator<Item = u8>) -> u64 {
+    bytes.into_iter().fold(hash, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
+}
 
 /// Takes every line, keeps the hash of all, and writes them down where somebody wants to read them.
 pub struct Trace<'a> {
@@ -23,9 +28,7 @@ impl<'a> Trace<'a> {
     /// Notes one event.
     pub fn note(&mut self, at_ms: u64, what: fmt::Arguments<'_>) {
         let line = format!("{at_ms} {what}\n");
-        for byte in line.bytes() {
-            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(PRIME);
-        }
+        self.hash = hashed(self.hash, line.bytes());
         self.events += 1;
         if let Some(out) = &mut self.out
             && let Err(error) = out.write_all(line.as_bytes())

@@ -2,7 +2,8 @@
 //!
 //! The state lives in memory. A restart is the newest snapshot and the log after it, so the log is
 //! purged only up to a snapshot that is durable: openraft purges after `build_snapshot` returns, and
-//! that returns after [`Snapshots::save`] has.
+//! that returns after [`Snapshots::save`] has. It does not wait like that for a snapshot that it
+//! installs; there the log does (see [`crate::saved`]).
 
 use std::io::Cursor;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,6 +19,7 @@ use crate::clock::GroupClock;
 use crate::engine::{EngineError, SnapshotError, Snapshots};
 use crate::fault::Fault;
 use crate::machine::{EntryMeta, StateMachine};
+use crate::saved::Saved;
 use crate::types::{Entry, LogId, Proposal, Replies, StoredMembership, Types, storage_error};
 
 /// Between two attempts at what a snapshot takes, such as a free file descriptor.
@@ -28,7 +30,7 @@ pub struct Applied<S> {
     pub machine: S,
     pub last: Option<LogId>,
     pub membership: StoredMembership,
-    pub clock: GroupClock,
+    pub clock: Arc<GroupClock>,
 }
 
 /// Shares the applied state between openraft, which writes, and readers.
@@ -37,7 +39,9 @@ pub struct Machine<S> {
     applied: Arc<RwLock<Applied<S>>>,
     snapshots: Arc<dyn Snapshots>,
     /// What the newest snapshot on disk has. Held while one is written.
-    saved: Arc<Mutex<Option<LogId>>>,
+    newest: Arc<Mutex<Option<LogId>>>,
+    /// The same, for those who wait for it.
+    saved: Saved,
     /// How large the newest snapshot is.
     snapshot_bytes: Arc<AtomicU64>,
     fault: Fault,
@@ -49,7 +53,8 @@ impl<S> Clone for Machine<S> {
             group: self.group,
             applied: Arc::clone(&self.applied),
             snapshots: Arc::clone(&self.snapshots),
-            saved: Arc::clone(&self.saved),
+            newest: Arc::clone(&self.newest),
+            saved: self.saved.clone(),
             snapshot_bytes: Arc::clone(&self.snapshot_bytes),
             fault: self.fault.clone(),
         }
@@ -78,20 +83,24 @@ impl<S: StateMachine> Machine<S> {
         fault: Fault,
         machine: S,
     ) -> Result<Self, EngineError> {
-        let mut applied = Applied {
-            machine,
-            last: None,
-            membership: StoredMembership::default(),
-            clock: GroupClock::new(),
-        };
+        let mut applied =
+            Applied { machine, last: None, membership: StoredMembership::default(), clock: Arc::default() };
         let snapshot_bytes = AtomicU64::new(0);
         if let Some(bytes) = snapshots.load(group)? {
             restore(&mut applied, &bytes)?;
             snapshot_bytes.store(bytes.len() as u64, Ordering::Relaxed);
         }
-        let saved = Arc::new(Mutex::new(applied.last));
+        let (newest, saved) = (Arc::new(Mutex::new(applied.last)), Saved::new(applied.last));
         let (applied, snapshot_bytes) = (Arc::new(RwLock::new(applied)), Arc::new(snapshot_bytes));
-        Ok(Self { group, applied, snapshots, saved, snapshot_bytes, fault })
+        Ok(Self { group, applied, snapshots, newest, saved, snapshot_bytes, fault })
+    }
+
+    pub fn clock(&self) -> Arc<GroupClock> {
+        Arc::clone(&self.read().clock)
+    }
+
+    pub fn saved(&self) -> Saved {
+        self.saved.clone()
     }
 
     pub fn snapshot_bytes(&self) -> Arc<AtomicU64> {
@@ -150,12 +159,13 @@ impl<S: StateMachine> Machine<S> {
     /// Puts a snapshot in place of the one before, unless that is newer: raft may receive one while it
     /// makes one of its own, and forgets the log before the newer of the two.
     fn save(&self, bytes: &[u8], last: Option<LogId>) -> Result<(), SnapshotError> {
-        let mut saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
-        if *saved > last {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if *newest > last {
             return Ok(());
         }
         self.snapshots.save(self.group, bytes)?;
-        *saved = last;
+        *newest = last;
+        self.saved.tell(last);
         self.snapshot_bytes.store(bytes.len() as u64, Ordering::Relaxed);
         Ok(())
     }
@@ -207,9 +217,10 @@ impl<S: StateMachine> RaftStateMachine<Types> for Machine<S> {
         _meta: &SnapshotMeta<u64, EmptyNode>,
         snapshot: Box<Cursor<Vec<u8>>>,
     ) -> Result<(), StorageError<u64>> {
+        let installing = self.saved.installing();
         self.blocking(move |me| {
-            // Looked at before it replaces the one on disk; durable before raft hears of it, as raft
-            // will then forget the log before it.
+            // Looked at before it replaces the one on disk. raft does not wait for it to be durable: it
+            // answers the leader after this, but purges the log at once, and there the log waits.
             let bytes = snapshot.get_ref();
             let last = {
                 let mut applied = me.write();
@@ -218,7 +229,9 @@ impl<S: StateMachine> RaftStateMachine<Types> for Machine<S> {
             };
             me.save(bytes, last)
         })
-        .await
+        .await?;
+        installing.done();
+        Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot<Types>>, StorageError<u64>> {

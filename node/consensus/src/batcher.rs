@@ -13,10 +13,8 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::ambient::Ambient;
-use crate::apply::Machine;
 use crate::clock::SlewedClock;
 use crate::group::WriteError;
-use crate::machine::StateMachine;
 use crate::replica::Replica;
 use crate::types::Proposal;
 
@@ -29,14 +27,13 @@ pub struct Job {
 }
 
 /// One group's batcher.
-pub struct Batcher<S> {
+pub struct Batcher {
     pub replica: Arc<Replica>,
-    pub machine: Machine<S>,
     pub clock: Arc<SlewedClock>,
     pub ambient: Arc<dyn Ambient>,
 }
 
-impl<S: StateMachine> Batcher<S> {
+impl Batcher {
     /// Runs until nobody can write any more.
     pub async fn run(self, mut jobs: mpsc::Receiver<Job>, stop: CancellationToken) {
         self.write_until(&stop, &mut jobs).await;
@@ -70,56 +67,49 @@ impl<S: StateMachine> Batcher<S> {
                 bytes += job.op.len();
                 batch.push(job);
             }
-            let entry = Drawn {
-                clock_ms: self.machine.read().clock.now_ms(self.clock.now_ms()),
-                seed: self.ambient.random(),
-            };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = write(&self.replica, entry, batch) => {}
+                () = self.write(batch) => {}
             }
         }
     }
-}
 
-/// What the leader alone decides of an entry.
-struct Drawn {
-    clock_ms: u64,
-    seed: u64,
-}
-
-async fn write(replica: &Replica, entry: Drawn, batch: Vec<Job>) {
-    if !replica.leads() {
-        return fail(batch, &WriteError::NotLeader { leader: replica.known_leader() });
-    }
-    if replica.lacks_quorum() {
-        return fail(batch, &WriteError::NoQuorum);
-    }
-    let ops = batch.iter().map(|job| job.op.clone()).collect();
-    let proposal = Proposal { clock_ms: entry.clock_ms, seed: entry.seed, ops };
-    // openraft's client_write can hang for ever after this node was removed.
-    let written =
-        tokio::time::timeout(replica.settings.write_timeout, replica.raft.client_write(proposal)).await;
-    match written {
-        Ok(Ok(response)) => {
-            let replies = response.data.0;
-            assert_eq!(replies.len(), batch.len(), "apply answers each operation of an entry");
-            for (job, reply) in batch.into_iter().zip(replies) {
-                answer(job, Ok(reply));
+    async fn write(&self, batch: Vec<Job>) {
+        let replica = &self.replica;
+        if !replica.leads() {
+            return fail(batch, &WriteError::NotLeader { leader: replica.known_leader() });
+        }
+        if replica.lacks_quorum() {
+            return fail(batch, &WriteError::NoQuorum);
+        }
+        let ops = batch.iter().map(|job| job.op.clone()).collect();
+        // Drawn by the leader alone: only it bends the group's time.
+        let clock_ms = replica.clock.stamp_ms(self.clock.now_ms());
+        let proposal = Proposal { clock_ms, seed: self.ambient.random(), ops };
+        // openraft's client_write can hang for ever after this node was removed.
+        let written =
+            tokio::time::timeout(replica.settings.write_timeout, replica.raft.client_write(proposal)).await;
+        match written {
+            Ok(Ok(response)) => {
+                let replies = response.data.0;
+                assert_eq!(replies.len(), batch.len(), "apply answers each operation of an entry");
+                for (job, reply) in batch.into_iter().zip(replies) {
+                    answer(job, Ok(reply));
+                }
             }
+            // Also what openraft says of an entry that it had appended and then had to truncate: a third
+            // replica may still have that entry, and lead next.
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
+                fail(batch, &WriteError::Unknown)
+            }
+            Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(_)))) => {
+                unreachable!("a proposal of operations changes no membership")
+            }
+            #[cfg(holdfast_mutants)]
+            Err(_) if mutation::is("refused-and-executed") => fail(batch, &WriteError::NoQuorum),
+            // The entry may have been appended, and a later leader may commit it.
+            Ok(Err(RaftError::Fatal(_))) | Err(_) => fail(batch, &WriteError::Unknown),
         }
-        // Also what openraft says of an entry that it had appended and then had to truncate: a third
-        // replica may still have that entry, and lead next.
-        Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => {
-            fail(batch, &WriteError::Unknown)
-        }
-        Ok(Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(_)))) => {
-            unreachable!("a proposal of operations changes no membership")
-        }
-        #[cfg(holdfast_mutants)]
-        Err(_) if mutation::is("refused-and-executed") => fail(batch, &WriteError::NoQuorum),
-        // The entry may have been appended, and a later leader may commit it.
-        Ok(Err(RaftError::Fatal(_))) | Err(_) => fail(batch, &WriteError::Unknown),
     }
 }
 

@@ -199,7 +199,7 @@ impl<S: StateMachine> Group<S> {
 
     /// The group's time: Unix milliseconds that never go back on this node.
     pub fn now_ms(&self) -> u64 {
-        self.machine.read().clock.now_ms(self.clock.now_ms())
+        self.replica.clock.now_ms(self.clock.now_ms())
     }
 
     /// Brings the membership to these voters and learners: new replicas are added as learners, caught

@@ -27,6 +27,7 @@ use crate::network::Network;
 use crate::reads;
 use crate::replica::{Replica, Resumed};
 use crate::settings::Settings;
+use crate::timekeeping;
 use crate::transport::Transport;
 use crate::types::{Metrics, Raft};
 
@@ -60,7 +61,7 @@ pub(crate) struct Shared {
     heartbeats: Arc<Heartbeats>,
     replicas: RwLock<BTreeMap<GroupId, Arc<Replica>>>,
     suspects: RwLock<BTreeSet<NodeId>>,
-    clock: Arc<SlewedClock>,
+    pub clock: Arc<SlewedClock>,
 }
 
 impl Groups {
@@ -123,8 +124,8 @@ impl Groups {
         let config = settings
             .openraft()
             .map_err(|error| OpenError::Settings { group: id, reason: error.to_string() })?;
-        let log = Log::open(id, engine).map_err(storage)?;
         let machine = Machine::open(id, snapshots, self.shared.fault.clone(), machine).map_err(storage)?;
+        let log = Log::open(id, engine, machine.saved()).map_err(storage)?;
         log.check_against(machine.read().last).map_err(storage)?;
         let resumed = Resumed::of(self.shared.me, &log);
         let me = self.shared.me;
@@ -137,13 +138,13 @@ impl Groups {
         let raft = Raft::new(me.0, Arc::new(config), network, log.clone(), machine.clone())
             .await
             .map_err(|error| OpenError::Raft { group: id, reason: error.to_string() })?;
-        let replica = Arc::new(Replica::new(id, me, raft, log, settings, resumed));
+        let replica = Arc::new(Replica::new(id, me, raft, log, settings, machine.clock(), resumed));
         replica.refresh();
         let (writes, jobs) = mpsc::channel(QUEUE_MAX);
         let (reads, waiters) = mpsc::channel(QUEUE_MAX);
         let group = Group {
             replica: Arc::clone(&replica),
-            machine: machine.clone(),
+            machine,
             writes,
             queue_bytes: Arc::new(Semaphore::new(QUEUE_BYTES_MAX)),
             reads,
@@ -151,7 +152,6 @@ impl Groups {
         };
         let batcher = Batcher {
             replica: Arc::clone(&replica),
-            machine,
             clock: Arc::clone(&group.clock),
             ambient: Arc::clone(&self.shared.ambient),
         };
@@ -169,8 +169,19 @@ impl Groups {
                 self.stop.clone(),
             ),
         );
+        let guard = self.shared.fault.guard("a group's timekeeper");
+        self.spawn(guard, self.keep_time(Arc::clone(&replica)));
         self.shared.replicas.write().unwrap_or_else(PoisonError::into_inner).insert(id, replica);
         Ok(group)
+    }
+
+    fn keep_time(&self, replica: Arc<Replica>) -> impl Future<Output = ()> + Send + use<> {
+        let stop = self.stop.clone();
+        let (clock, transport) = (Arc::clone(&self.shared.clock), Arc::clone(&self.shared.transport));
+        async move {
+            let settling = timekeeping::settle(replica, clock, transport);
+            let _stopped = stop.run_until_cancelled(settling).await;
+        }
     }
 
     fn spawn(&self, guard: Guard, task: impl Future<Output = ()> + Send + 'static) {
@@ -252,6 +263,7 @@ async fn follow(
         }
     }
     replica.log.flush_committed();
+    replica.log.end();
     if let Err(error) = replica.raft.shutdown().await {
         tracing::warn!(group = %replica.id, %error, "raft did not stop in order");
     }

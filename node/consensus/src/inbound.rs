@@ -8,15 +8,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use openraft::EntryPayload;
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, InstallSnapshotRequest, VoteRequest};
 use proto::ids::{GroupId, NodeId};
 
+use crate::clock::CLOCK_MS_MAX;
 use crate::elections::Question;
-
 use crate::groups::{HandleError, Shared};
 use crate::heartbeats;
 use crate::replica::Replica;
-use crate::types::{LogId, Types, Vote};
+use crate::types::{Entry, LogId, Types, Vote};
 use crate::wire::{
     self, AppendAnswer, Heartbeat, HeartbeatsAnswer, PreVoteAnswer, PreVoteRequest, Request, SnapshotAnswer,
 };
@@ -46,6 +47,7 @@ pub(crate) async fn handle(
             wire::encode(&replica.raft.vote(rpc).await)
         }
         Request::Snapshot(rpc) => wire::encode(&snapshot(&*replica()?, from, rpc).await?),
+        Request::Time => wire::encode(&replica()?.clock.told(shared.clock.now_ms())),
         Request::PreVote(request) => {
             replica()?;
             check_ids(request.last_log.iter())?;
@@ -81,6 +83,9 @@ async fn append(
     let first = rpc.prev_log_id.map_or(0, |previous| previous.index + 1);
     if !(first..).zip(&rpc.entries).all(|(index, entry)| entry.log_id.index == index) {
         return Err(malformed("entries that do not follow one another"));
+    }
+    if !rpc.entries.iter().all(is_of_this_age) {
+        return Err(malformed("a time that can not be"));
     }
     let answer = replica.raft.append_entries(rpc).await;
     match &answer {
@@ -149,6 +154,32 @@ fn check_ids<'a>(mut ids: impl Iterator<Item = &'a LogId>) -> Result<(), HandleE
     if possible { Ok(()) } else { Err(malformed("a log position that can not be")) }
 }
 
+/// Whoever applies an entry computes deadlines from its time.
+fn is_of_this_age(entry: &Entry) -> bool {
+    match &entry.payload {
+        EntryPayload::Normal(proposal) => proposal.clock_ms <= CLOCK_MS_MAX,
+        EntryPayload::Blank | EntryPayload::Membership(_) => true,
+    }
+}
+
 fn malformed(reason: &str) -> HandleError {
     HandleError::Malformed(reason.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::CommittedLeaderId;
+
+    use super::*;
+    use crate::types::Proposal;
+
+    #[test]
+    fn an_entry_of_a_time_that_can_not_be_is_not_taken() {
+        let entry = |clock_ms| Entry {
+            log_id: LogId::new(CommittedLeaderId::new(1, 1), 1),
+            payload: EntryPayload::Normal(Proposal { clock_ms, ..Proposal::default() }),
+        };
+        assert!(is_of_this_age(&entry(CLOCK_MS_MAX)));
+        assert!(!is_of_this_age(&entry(CLOCK_MS_MAX + 1)) && !is_of_this_age(&entry(u64::MAX)));
+    }
 }

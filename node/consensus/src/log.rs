@@ -26,6 +26,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use crate::engine::{Batch, Engine, EngineError};
+use crate::saved::Saved;
 use crate::types::{Entry, LogId, Types, Vote, storage_error};
 use cache::Cache;
 use keys::Keys;
@@ -43,6 +44,7 @@ struct Inner {
     group: GroupId,
     keys: Keys,
     engine: Arc<dyn Engine>,
+    saved: Saved,
     state: Mutex<State>,
 }
 
@@ -59,11 +61,11 @@ struct State {
 }
 
 impl Log {
-    /// Reads what the engine has of the group.
+    /// Reads what the engine has of the group. What is purged later waits until it is `saved`.
     ///
     /// # Errors
     /// When the disk can not be read, or what it holds is no log.
-    pub fn open(group: GroupId, engine: Arc<dyn Engine>) -> Result<Self, EngineError> {
+    pub fn open(group: GroupId, engine: Arc<dyn Engine>, saved: Saved) -> Result<Self, EngineError> {
         let keys = Keys::of(group);
         let purged: Option<LogId> = load(&*engine, &keys.purged())?;
         let mut state = State {
@@ -85,7 +87,7 @@ impl Log {
         if let Some(last) = check_entries(&*engine, &keys, first)? {
             state.last = Some(last.log_id);
         }
-        let inner = Inner { group, keys, engine, state: Mutex::new(state) };
+        let inner = Inner { group, keys, engine, saved, state: Mutex::new(state) };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -131,6 +133,11 @@ impl Log {
 
     pub fn forget_growth(&self) {
         self.state().grown_bytes = 0;
+    }
+
+    /// The group ends. A purge that still waits for its snapshot would keep raft from it.
+    pub fn end(&self) {
+        self.inner.saved.end("the group ends");
     }
 
     /// Writes the commit index that openraft has told, if the disk has an older one. It is a hint
@@ -292,7 +299,11 @@ impl RaftLogStorage<Types> for Log {
         .await
     }
 
+    /// Waits for the snapshot that replaces what is purged. raft's core waits with it, and does not hear its
+    /// leader meanwhile; going on would mean to append after a gap, which no restart could tell from
+    /// damage. Whoever saves needs nothing of the core.
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError<u64>> {
+        self.inner.saved.reached(log_id).await.map_err(|error| self.error(&error))?;
         let keys = self.inner.keys;
         self.durably(|state, batch| {
             let first = state.purged.map_or(0, |id| id.index + 1);

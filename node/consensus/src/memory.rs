@@ -88,6 +88,7 @@ impl Engine for MemoryEngine {
 pub struct MemorySnapshots {
     files: Mutex<BTreeMap<GroupId, Vec<u8>>>,
     exhausted: AtomicBool,
+    broken: AtomicBool,
 }
 
 impl MemorySnapshots {
@@ -100,7 +101,15 @@ impl MemorySnapshots {
         self.exhausted.store(exhausted, Ordering::SeqCst);
     }
 
+    /// From now on every call fails for good; or no longer.
+    pub fn set_broken(&self, broken: bool) {
+        self.broken.store(broken, Ordering::SeqCst);
+    }
+
     fn check(&self) -> Result<(), SnapshotError> {
+        if self.broken.load(Ordering::SeqCst) {
+            return Err(EngineError("the disk is broken".to_owned()).into());
+        }
         if self.exhausted.load(Ordering::SeqCst) {
             return Err(SnapshotError::NotNow("no descriptor is free".to_owned()));
         }

@@ -9,6 +9,7 @@ use proto::ids::{GroupId, NodeId};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::clock::GroupClock;
 use crate::group::GroupView;
 use crate::log::Log;
 use crate::settings::Settings;
@@ -23,6 +24,7 @@ pub(crate) struct Replica {
     pub raft: Raft,
     pub log: Log,
     pub settings: Settings,
+    pub clock: Arc<GroupClock>,
     pub view: watch::Sender<GroupView>,
     /// The leadership that this life began with.
     pub resumed: Option<Resumed>,
@@ -67,6 +69,7 @@ impl Replica {
         raft: Raft,
         log: Log,
         settings: Settings,
+        clock: Arc<GroupClock>,
         resumed: Option<Resumed>,
     ) -> Self {
         Self {
@@ -75,6 +78,7 @@ impl Replica {
             raft,
             log,
             settings,
+            clock,
             view: watch::Sender::new(GroupView::default()),
             resumed,
             changing: tokio::sync::Mutex::default(),

@@ -26,6 +26,8 @@ pub struct Settings {
     pub snapshot_entries: u64,
     /// ... or after so many bytes of them, if the last snapshot was not larger.
     pub snapshot_bytes: u64,
+    /// Entries that stay after a snapshot, so that a follower that is a little behind needs no snapshot.
+    pub log_kept_entries: u64,
 }
 
 impl Default for Settings {
@@ -40,12 +42,11 @@ impl Default for Settings {
             read_timeout: Duration::from_secs(2),
             snapshot_entries: 5_000,
             snapshot_bytes: 64 << 20,
+            log_kept_entries: 500,
         }
     }
 }
 
-/// Entries that stay after a snapshot, so that a follower that is a little behind needs no snapshot.
-const LOG_KEPT_ENTRIES: u64 = 500;
 /// A snapshot travels in chunks that fit a message of the mesh (4 MiB).
 const SNAPSHOT_CHUNK_BYTES: u64 = 1 << 20;
 /// One chunk has to arrive and, the last one, be installed in this time.
@@ -64,10 +65,10 @@ impl Settings {
             election_timeout_max: millis(self.lease),
             install_snapshot_timeout: millis(SNAPSHOT_TIMEOUT),
             max_payload_entries: PAYLOAD_ENTRIES_MAX,
-            replication_lag_threshold: self.snapshot_entries + LOG_KEPT_ENTRIES,
+            replication_lag_threshold: self.snapshot_entries + self.log_kept_entries,
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_entries),
             snapshot_max_chunk_size: SNAPSHOT_CHUNK_BYTES,
-            max_in_snapshot_log_to_keep: LOG_KEPT_ENTRIES,
+            max_in_snapshot_log_to_keep: self.log_kept_entries,
             // Elections are the driver's.
             enable_elect: false,
             ..Config::default()

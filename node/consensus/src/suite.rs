@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use openraft::StorageError;
 use openraft::testing::{StoreBuilder, Suite};
+use openraft::{CommittedLeaderId, StorageError};
 use proto::ids::GroupId;
 
 use crate::apply::Machine;
@@ -12,7 +12,8 @@ use crate::engine::{Engine, Snapshots};
 use crate::fault::Fault;
 use crate::log::Log;
 use crate::machine::{EntryMeta, RestoreError, StateMachine};
-use crate::types::Types;
+use crate::saved::Saved;
+use crate::types::{LogId, Types};
 
 /// Runs the suite; each of its tests gets a fresh engine, whose guard lives as long as the test.
 ///
@@ -36,7 +37,9 @@ where
     async fn build(&self) -> Result<(G, Log, Machine<Nothing>), StorageError<u64>> {
         let (guard, engine, snapshots) = (self.fresh)();
         let group = GroupId(1);
-        let log = Log::open(group, engine).expect("a fresh engine opens");
+        // The suite purges logs without a snapshot.
+        let all = LogId::new(CommittedLeaderId::new(u64::MAX, u64::MAX), u64::MAX);
+        let log = Log::open(group, engine, Saved::new(Some(all))).expect("a fresh engine opens");
         let machine =
             Machine::open(group, snapshots, Fault::none(), Nothing).expect("there is no snapshot yet");
         Ok((guard, log, machine))

@@ -25,6 +25,8 @@ pub enum Request {
     Snapshot(InstallSnapshotRequest<Types>),
     PreVote(PreVoteRequest),
     Heartbeats(Vec<Heartbeat>),
+    /// What time is it in the group?
+    Time,
 }
 
 pub type AppendAnswer = Result<AppendEntriesResponse<u64>, RaftError<u64>>;
@@ -50,6 +52,14 @@ pub struct PreVoteRequest {
 pub struct PreVoteAnswer {
     /// It has not heard a leader for the lease, and its log is not ahead.
     pub consents: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeAnswer {
+    /// It has lived through, or was told by somebody who has. Else it is what is on its wall, and at least
+    /// what its entries say.
+    pub is_known: bool,
+    pub clock_ms: u64,
 }
 
 /// Why a payload is no message for this node.

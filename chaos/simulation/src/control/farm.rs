@@ -27,7 +27,7 @@ use crate::Settings;
 use crate::servers::disk::Opened;
 use crate::servers::faults::{self as server_faults, Planned, steps};
 use crate::servers::scene::Scene;
-use crate::servers::{self, Ended, Servers};
+use crate::servers::{self, Servers};
 
 /// The control log, as the product numbers it.
 const GROUP: GroupId = GroupId(0);
@@ -44,6 +44,7 @@ const TELL_EVERY: Duration = Duration::from_millis(500);
 const JOINS_WITHIN: Duration = Duration::from_secs(90);
 /// Few, so that followers that were away need one.
 const SNAPSHOT_ENTRIES: u64 = 40;
+const LOG_KEPT_ENTRIES: u64 = 20;
 pub const TOKEN: Fingerprint = Fingerprint([200; 32]);
 
 /// One life of an agent.
@@ -76,8 +77,8 @@ pub struct Farm {
     hosts: Mutex<Vec<Host>>,
 }
 
-pub async fn run(settings: &Settings) -> Ended {
-    let scene = Arc::new(Scene::new(settings.seed));
+/// Returns how long it took to come to rest, in milliseconds.
+pub async fn run(settings: &Settings, scene: Arc<Scene>) -> u64 {
     let safety_us = u64::try_from(SAFETY.as_micros()).unwrap_or(u64::MAX);
     let plan = scene.draw(|random| faults::plan(settings.nodes, safety_us, random));
     let farm = Farm::new(&scene, settings.nodes);
@@ -94,8 +95,7 @@ pub async fn run(settings: &Settings) -> Ended {
             rested_ms = farm.come_to_rest().await;
         }
     }
-    let (lines, violations) = scene.take();
-    Ended { lines, rested_ms, violations }
+    rested_ms
 }
 
 impl Farm {
@@ -215,11 +215,22 @@ impl Farm {
         let opened = Arc::clone(&on.opened);
         tokio::spawn(tell_faults(Arc::clone(&self.jury), on.groups.clone(), Arc::clone(&opened)));
         let (log, state) = Log::new(Arc::clone(&self.jury), me);
-        let settings = GroupSettings { snapshot_entries: SNAPSHOT_ENTRIES, ..GroupSettings::default() };
-        let group = match on.groups.open(GROUP, opened.clone(), opened, settings, log).await {
+        let settings = GroupSettings {
+            snapshot_entries: SNAPSHOT_ENTRIES,
+            log_kept_entries: LOG_KEPT_ENTRIES,
+            ..GroupSettings::default()
+        };
+        let group = match on.groups.open(GROUP, opened.clone(), opened.clone(), settings, log).await {
             Ok(group) => group,
+            // It died while it waited for its disk.
+            Err(_) if opened.is_dead() => return,
             Err(error) => return self.jury.see(&Seen::Faulted { node: me, reason: error.to_string() }),
         };
+        group.local(Log::opened);
+        // A later life of this server may be there already.
+        if !self.servers.links.is_living(me, on.number) {
+            return;
+        }
         let facts = Arc::clone(&self.hosts()[host].facts);
         let agent = Arc::new(Agent::new(me, facts, state.clone()));
         let members = Arc::new(Members::new(me));

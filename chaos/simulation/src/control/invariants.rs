@@ -25,11 +25,14 @@ pub enum Seen {
     Applied {
         node: NodeId,
         index: u64,
-        command: Command,
+        command: Box<Command>,
         outcome: Outcome,
         state: Arc<ControlState>,
         at_ms: u64,
     },
+    /// A replica has a state that others, or itself before, had. It is received from the leader, in place of
+    /// the log, or else from its own disk.
+    Restored { node: NodeId, state: Arc<ControlState>, is_received: bool },
     /// A node was told that it is the controller.
     Reigns { node: NodeId, epoch: Epoch },
     /// An agent does what a controller has told it.
@@ -51,6 +54,9 @@ impl fmt::Debug for Seen {
             Self::Lost { node } => write!(f, "{node} is lost"),
             Self::Applied { node, index, command, outcome, .. } => {
                 write!(f, "{node} applies {index}: {command:?}: {outcome:?}")
+            }
+            Self::Restored { node, is_received, .. } => {
+                write!(f, "{node} has {} snapshot", if *is_received { "received a" } else { "its" })
             }
             Self::Reigns { node, epoch } => write!(f, "{node} reigns in {epoch}"),
             Self::Obeyed { node, controller, epoch, act } => {

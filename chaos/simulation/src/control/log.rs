@@ -1,6 +1,7 @@
 //! The control log's state machine: as the agent's, with somebody who watches it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use node_consensus::{EntryMeta, RestoreError, StateMachine};
@@ -13,13 +14,19 @@ use super::invariants::{Jury, Seen};
 pub struct Log {
     jury: Arc<Jury>,
     node: NodeId,
+    is_open: AtomicBool,
     state: watch::Sender<Arc<ControlState>>,
 }
 
 impl Log {
     pub fn new(jury: Arc<Jury>, node: NodeId) -> (Self, watch::Receiver<Arc<ControlState>>) {
         let (state, receiver) = watch::channel(Arc::default());
-        (Self { jury, node, state }, receiver)
+        (Self { jury, node, is_open: AtomicBool::new(false), state }, receiver)
+    }
+
+    /// It has what its disk had. A snapshot that comes later is another replica's.
+    pub fn opened(&self) {
+        self.is_open.store(true, Ordering::Relaxed);
     }
 }
 
@@ -35,6 +42,7 @@ impl StateMachine for Log {
             let state = Arc::clone(&self.state.borrow());
             let outcome = outcome.clone();
             let (node, index, at_ms) = (self.node, meta.index, self.jury.now_ms());
+            let command = Box::new(command);
             self.jury.see(&Seen::Applied { node, index, command, outcome, state, at_ms });
         }
         Applied { index: meta.index, outcome }.encode().into()
@@ -47,7 +55,9 @@ impl StateMachine for Log {
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
         let state: ControlState =
             serde_json::from_slice(snapshot).map_err(|error| RestoreError(error.to_string()))?;
-        self.state.send_replace(Arc::new(state));
+        let (node, state, is_received) = (self.node, Arc::new(state), *self.is_open.get_mut());
+        self.state.send_replace(Arc::clone(&state));
+        self.jury.see(&Seen::Restored { node, state, is_received });
         Ok(())
     }
 }

@@ -18,7 +18,7 @@ use crate::Settings;
 use crate::servers::disk::Opened;
 use crate::servers::faults::{Planned, node, steps};
 use crate::servers::scene::Scene;
-use crate::servers::{self, Ended, Servers};
+use crate::servers::{self, Servers};
 
 /// From the start until faults begin.
 const FORM: Duration = Duration::from_secs(3);
@@ -33,6 +33,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(500);
 const CLIENTS: usize = 4;
 /// Few, so that followers that were away need one.
 const SNAPSHOT_ENTRIES: u64 = 60;
+const LOG_KEPT_ENTRIES: u64 = 20;
 
 /// One life of an agent, as far as it concerns groups.
 #[derive(Clone)]
@@ -58,8 +59,8 @@ pub struct Farm {
     wanted: Mutex<BTreeSet<NodeId>>,
 }
 
-pub async fn run(settings: &Settings) -> Ended {
-    let scene = Arc::new(Scene::new(settings.seed));
+/// Returns how long it took to come to rest, in milliseconds.
+pub async fn run(settings: &Settings, scene: Arc<Scene>) -> u64 {
     let voters = scene.draw(|random| if settings.nodes >= 5 && random.random() { 5 } else { 3 });
     let voters = voters.min(settings.nodes);
     let count: u16 = scene.draw(|random| random.random_range(1..=3));
@@ -86,8 +87,7 @@ pub async fn run(settings: &Settings) -> Ended {
     let rested_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     farm.jury.rest(&Rest { unrest, finals: farm.finals() });
     scene.note(format_args!("rests after {rested_ms} ms"));
-    let (lines, violations) = scene.take();
-    Ended { lines, rested_ms, violations }
+    rested_ms
 }
 
 impl Farm {
@@ -129,9 +129,9 @@ impl Farm {
         *self.wanted.lock().unwrap_or_else(PoisonError::into_inner) = voters;
     }
 
-    async fn form(&self, voters: BTreeSet<NodeId>) {
+    async fn form(self: &Arc<Self>, voters: BTreeSet<NodeId>) {
         for host in 0..self.servers.count() {
-            self.start(host).await;
+            Arc::clone(self).start(host).await;
         }
         self.want(voters.clone());
         let Some(first) = self.life(node(0)) else { return };
@@ -142,23 +142,36 @@ impl Farm {
         }
     }
 
-    async fn start(&self, host: usize) {
+    async fn start(self: Arc<Self>, host: usize) {
         let on = self.servers.start(host, node(host));
         let (me, opened) = (on.me, Arc::clone(&on.opened));
+        if on.number > 1 {
+            self.jury.see(&Seen::Restarts { node: me, at_ms: self.jury.now_ms() });
+        }
         tokio::spawn(tell_faults(Arc::clone(&self.jury), on.groups.clone(), Arc::clone(&opened)));
         let mut ledgers = BTreeMap::new();
         for id in &self.ids {
-            let settings = GroupSettings { snapshot_entries: SNAPSHOT_ENTRIES, ..GroupSettings::default() };
+            let settings = GroupSettings {
+                snapshot_entries: SNAPSHOT_ENTRIES,
+                log_kept_entries: LOG_KEPT_ENTRIES,
+                ..GroupSettings::default()
+            };
             let ledger = Ledger::new(Arc::clone(&self.jury), *id, me);
             match on.groups.open(*id, opened.clone(), opened.clone(), settings, ledger).await {
                 Ok(group) => {
+                    group.local(Ledger::opened);
                     tokio::spawn(tell_leaders(Arc::clone(&self.jury), group.clone(), me, opened.clone()));
                     ledgers.insert(*id, group);
                 }
+                // It died while it waited for its disk.
+                Err(_) if opened.is_dead() => return,
                 Err(error) => self.jury.see(&Seen::Faulted { node: me, reason: error.to_string() }),
             }
         }
-        self.lives().insert(me, Life { ledgers, on });
+        // A later life of this server may be there already.
+        if self.servers.links.is_living(me, on.number) {
+            self.lives().insert(me, Life { ledgers, on });
+        }
     }
 
     /// Begins and ends what is planned, each at its time.
@@ -175,7 +188,7 @@ impl Farm {
                 (Fault::Server(fault), true) => self.servers.begin(number, fault),
                 (Fault::Server(fault), false) => {
                     for host in self.servers.over(number, fault) {
-                        self.start(host).await;
+                        tokio::spawn(Arc::clone(self).start(host));
                     }
                 }
                 (Fault::Reconfigure { voters }, true) => {
@@ -246,7 +259,7 @@ impl Farm {
         None
     }
 
-    /// What each group has come to, at the first of its voters that is there.
+    /// What each group has come to, at whichever of its voters that live has applied most.
     fn finals(&self) -> BTreeMap<GroupId, super::ledger::State> {
         let wanted = self.wanted();
         let living = self.living();

@@ -32,7 +32,27 @@ pub enum Seen {
         count: u64,
         chain: u64,
         clock_ms: u64,
+        at_ms: u64,
         operation: Operation,
+    },
+    /// A node has died, and begins another life.
+    Restarts {
+        node: NodeId,
+        at_ms: u64,
+    },
+    /// A replica has the state after that many operations from its own disk.
+    Recovered {
+        group: GroupId,
+        node: NodeId,
+        count: u64,
+        chain: u64,
+    },
+    /// A replica has it from the leader, in place of the log.
+    Received {
+        group: GroupId,
+        node: NodeId,
+        count: u64,
+        chain: u64,
     },
     /// A client was told that its operation has been executed as this version of its register.
     Acknowledged {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use node_consensus::{EntryMeta, RestoreError, StateMachine};
@@ -9,6 +10,7 @@ use proto::ids::{GroupId, NodeId};
 use serde::{Deserialize, Serialize};
 
 use super::invariants::{Jury, Seen};
+use crate::trace;
 
 /// A client's write, told from all others by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -45,12 +47,18 @@ pub struct Ledger {
     jury: Arc<Jury>,
     group: GroupId,
     node: NodeId,
+    is_open: AtomicBool,
     pub state: State,
 }
 
 impl Ledger {
     pub fn new(jury: Arc<Jury>, group: GroupId, node: NodeId) -> Self {
-        Self { jury, group, node, state: State::default() }
+        Self { jury, group, node, is_open: AtomicBool::new(false), state: State::default() }
+    }
+
+    /// It has what its disk had. A snapshot that comes later is another replica's.
+    pub fn opened(&self) {
+        self.is_open.store(true, Ordering::Relaxed);
     }
 }
 
@@ -61,20 +69,15 @@ impl StateMachine for Ledger {
         *version += 1;
         let answer = *version;
         self.state.applied.push(operation.number);
-        let link = (self.state.chain, meta.index, meta.clock_ms, meta.seed, operation.number);
-        // FNV-1a, as the trace's: the same in every build.
-        self.state.chain = [link.0, link.1, link.2, link.3, link.4]
-            .iter()
-            .flat_map(|word| word.to_le_bytes())
-            .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-            });
+        let link = [self.state.chain, meta.index, meta.clock_ms, meta.seed, operation.number];
+        self.state.chain = trace::hashed(trace::OFFSET_BASIS, link.into_iter().flat_map(u64::to_le_bytes));
         self.jury.see(&Seen::Applied {
             group: self.group,
             node: self.node,
             count: self.state.applied.len() as u64,
             chain: self.state.chain,
             clock_ms: meta.clock_ms,
+            at_ms: self.jury.now_ms(),
             operation,
         });
         Bytes::copy_from_slice(&answer.to_be_bytes())
@@ -86,6 +89,13 @@ impl StateMachine for Ledger {
 
     fn restore(&mut self, snapshot: &[u8]) -> Result<(), RestoreError> {
         self.state = postcard::from_bytes(snapshot).map_err(|error| RestoreError(error.to_string()))?;
+        let (group, node, chain) = (self.group, self.node, self.state.chain);
+        let count = self.state.applied.len() as u64;
+        self.jury.see(&if *self.is_open.get_mut() {
+            Seen::Received { group, node, count, chain }
+        } else {
+            Seen::Recovered { group, node, count, chain }
+        });
         Ok(())
     }
 }

@@ -67,17 +67,26 @@ impl Links {
         self.state().lives.get(&node).is_some_and(|(now, _)| *now == life)
     }
 
-    /// After how long something arrives, or never.
+    /// After how long something arrives, or never. Nobody is cut off from himself.
     fn way(&self, from: NodeId, to: NodeId) -> Option<Duration> {
         let state = self.state();
         let (from, to) = (*state.hosts.get(&from)?, *state.hosts.get(&to)?);
-        let after_us = self.scene.draw(|random| state.network.message(from, to, random))?;
+        if from == to {
+            return Some(Duration::ZERO);
+        }
+        let after_us = self.scene.draw(|random| {
+            // Where only the way back is cut, some have a connection yet.
+            let is_connected = random.random_bool(0.5);
+            let network = &state.network;
+            if is_connected { network.segment(from, to, random) } else { network.message(from, to, random) }
+        })?;
         Some(Duration::from_micros(after_us))
     }
 
     /// Lets something cross; does not return if it does not.
     pub async fn cross(&self, from: NodeId, to: NodeId) {
         match self.way(from, to) {
+            Some(Duration::ZERO) => {}
             Some(after) => tokio::time::sleep(after).await,
             None => std::future::pending().await,
         }

@@ -201,6 +201,11 @@ impl Dead {
         self.id
     }
 
+    /// As if these were on its disk.
+    pub fn with_snapshots(self, snapshots: MemorySnapshots) -> Self {
+        Self { snapshots: Arc::new(snapshots), ..self }
+    }
+
     pub async fn restart(self) -> Node {
         Node::start_on(&self.net, self.id, self.disk, self.snapshots, self.settings).await
     }

@@ -1,6 +1,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use node_consensus::memory::MemorySnapshots;
 use node_consensus::{ReadError, ReconfigureError, Settings, Snapshots as _, WriteError};
 use proto::ids::{GroupId, NodeId};
 
@@ -147,6 +148,49 @@ async fn a_snapshot_that_can_not_be_written_now_is_written_later_and_ends_nothin
     for node in &nodes {
         assert_eq!(*node.groups.fault().borrow(), None);
     }
+}
+
+/// A node of words, and one that receives them as a snapshot which it can not save.
+async fn received_and_not_saved(hinder: impl Fn(&MemorySnapshots)) -> Vec<Node> {
+    let net = Net::default();
+    let settings = Settings { snapshot_entries: 20, log_kept_entries: 5, ..Settings::default() };
+    let mut nodes = formed_with(&net, 1, settings).await;
+    for n in 0..100 {
+        nodes[0].write(&n.to_string()).await.unwrap();
+    }
+    let late = Node::start_with(&net, 2, settings).await;
+    hinder(&late.snapshots);
+    nodes.push(late);
+    let (grows, late) = (nodes[0].group.clone(), &nodes[1]);
+    tokio::select! {
+        grown = grows.reconfigure(ids(&[1, 2]), ids(&[])) => panic!("{grown:?}"),
+        () = until("the snapshot's arrival", || !late.words().is_empty()) => {}
+    }
+    nodes
+}
+
+#[tokio::test]
+async fn a_node_that_dies_before_it_has_saved_what_it_received_starts_again() {
+    let mut nodes = received_and_not_saved(|snapshots| snapshots.set_exhausted(true)).await;
+    // Time for raft to forget the log that the snapshot would replace.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let dead = nodes.remove(1).kill().await;
+    nodes.push(dead.with_snapshots(MemorySnapshots::new()).restart().await);
+    nodes[0].group.reconfigure(ids(&[1, 2]), ids(&[])).await.unwrap();
+    nodes[0].write("on").await.unwrap();
+    until("all words", || nodes[1].words() == nodes[0].words()).await;
+}
+
+#[tokio::test]
+async fn a_snapshot_that_can_not_be_installed_ends_the_group_and_not_the_next_start() {
+    let mut nodes = received_and_not_saved(|snapshots| snapshots.set_broken(true)).await;
+    let mut fault = nodes[1].groups.fault();
+    let told = tokio::time::timeout(Duration::from_secs(20), fault.wait_for(Option::is_some)).await;
+    told.expect("the fault is told").unwrap();
+    let dead = nodes.remove(1).kill().await;
+    nodes.push(dead.with_snapshots(MemorySnapshots::new()).restart().await);
+    nodes[0].group.reconfigure(ids(&[1, 2]), ids(&[])).await.unwrap();
+    until("all words", || nodes[1].words() == nodes[0].words()).await;
 }
 
 #[tokio::test]

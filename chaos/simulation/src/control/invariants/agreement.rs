@@ -20,8 +20,25 @@ impl Invariant<Seen, Rest> for EverybodyKnowsTheSame {
     }
 
     fn see(&mut self, seen: &Seen) -> Option<String> {
-        let Seen::Applied { node, index, command, state, .. } = seen else { return None };
-        let known = self.states.entry(*index).or_insert_with(|| Arc::clone(state));
-        (known != state).then(|| format!("{node} has another state after {index}: {command:?}"))
+        match seen {
+            Seen::Applied { node, index, command, state, .. } => {
+                let known = self.states.entry(*index).or_insert_with(|| Arc::clone(state));
+                (known != state).then(|| format!("{node} has another state after {index}: {command:?}"))
+            }
+            Seen::Restored { node, state, .. } => {
+                // Newest first. Before the first entry there is the empty one.
+                let is_known = **state == ControlState::default()
+                    || self.states.values().rev().any(|known| known == state);
+                (!is_known).then(|| format!("{node} has the snapshot of a state that nobody ever had"))
+            }
+            Seen::Starts { .. }
+            | Seen::Lost { .. }
+            | Seen::Reigns { .. }
+            | Seen::Obeyed { .. }
+            | Seen::Serves { .. }
+            | Seen::Troubled { .. }
+            | Seen::Relieved { .. }
+            | Seen::Faulted { .. } => None,
+        }
     }
 }

@@ -33,6 +33,7 @@ impl Invariant<Seen, Rest> for OneControllerAtATime {
             }
             Seen::Starts { .. }
             | Seen::Lost { .. }
+            | Seen::Restored { .. }
             | Seen::Serves { .. }
             | Seen::Troubled { .. }
             | Seen::Relieved { .. }

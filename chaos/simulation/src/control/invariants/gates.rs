@@ -14,7 +14,8 @@ impl Invariant<Seen, Rest> for WhatFailsIsNeverStable {
     }
 
     fn see(&mut self, seen: &Seen) -> Option<String> {
-        let Seen::Applied { command: command @ Command::Order { .. }, state, .. } = seen else { return None };
+        let Seen::Applied { command, state, .. } = seen else { return None };
+        let Command::Order { .. } = &**command else { return None };
         let stable = state.apps.iter().filter_map(|(app, record)| Some((app, record.stable?)));
         let mut failed =
             stable.filter(|(_, release)| matches!(quality(*release), Quality::Bad | Quality::Hangs));

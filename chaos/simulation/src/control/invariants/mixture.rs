@@ -46,7 +46,7 @@ impl Invariant<Seen, Rest> for TwoReleasesAtATime {
             Seen::Applied { index, command, outcome, state, at_ms, .. } if *index > self.newest.0 => {
                 self.newest = (*index, Arc::clone(state));
                 if let (Command::Order { order: Order::Assign { app, node, .. }, .. }, Outcome::Done) =
-                    (command, outcome)
+                    (&**command, outcome)
                 {
                     return self.judge_assignment(app, *node, *at_ms);
                 }
@@ -68,7 +68,11 @@ impl Invariant<Seen, Rest> for TwoReleasesAtATime {
                     self.relieved_ms.insert(node, *at_ms);
                 }
             }
-            Seen::Applied { .. } | Seen::Reigns { .. } | Seen::Obeyed { .. } | Seen::Faulted { .. } => {}
+            Seen::Applied { .. }
+            | Seen::Restored { .. }
+            | Seen::Reigns { .. }
+            | Seen::Obeyed { .. }
+            | Seen::Faulted { .. } => {}
         }
         None
     }

@@ -21,11 +21,17 @@ impl Invariant<Seen, Rest> for EverybodyAppliesTheSame {
     }
 
     fn see(&mut self, seen: &Seen) -> Option<String> {
-        let Seen::Applied { group, node, count, chain, operation, .. } = seen else { return None };
+        let (Seen::Applied { group, node, count, chain, .. }
+        | Seen::Recovered { group, node, count, chain }
+        | Seen::Received { group, node, count, chain }) = seen
+        else {
+            return None;
+        };
         let known = *self.chains.entry((*group, *count)).or_insert(*chain);
         if known != *chain {
-            return Some(format!("{node} has another operation {count} in {group}: {operation:?}"));
+            return Some(format!("{node} has another {group} after {count} operations: {seen:?}"));
         }
+        let Seen::Applied { operation, .. } = seen else { return None };
         let place = *self.places.entry((*group, *operation)).or_insert(*count);
         (place != *count).then(|| format!("{group} executes {operation:?} as {place} and as {count}"))
     }

@@ -40,7 +40,13 @@ impl Invariant<Seen, Rest> for NobodyReadsWhatWas {
                     format!("version {version} of register {register} of {group} is read; {before} was told before")
                 })
             }
-            Seen::Leads { .. } | Seen::Applied { .. } | Seen::Refused { .. } | Seen::Faulted { .. } => None,
+            Seen::Leads { .. }
+            | Seen::Applied { .. }
+            | Seen::Restarts { .. }
+            | Seen::Recovered { .. }
+            | Seen::Received { .. }
+            | Seen::Refused { .. }
+            | Seen::Faulted { .. } => None,
         }
     }
 }

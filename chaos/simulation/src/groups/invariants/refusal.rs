@@ -33,6 +33,9 @@ impl Invariant<Seen, Rest> for WhatWasRefusedIsNotExecuted {
                 (group, operation)
             }
             Seen::Leads { .. }
+            | Seen::Restarts { .. }
+            | Seen::Recovered { .. }
+            | Seen::Received { .. }
             | Seen::Acknowledged { .. }
             | Seen::Asks { .. }
             | Seen::Answered { .. }
