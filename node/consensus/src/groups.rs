@@ -39,6 +39,8 @@ pub enum HandleError {
     UnknownGroup(GroupId),
     #[error("the message makes no sense: {0}")]
     Malformed(String),
+    #[error("node {node} takes no part in group {group}")]
+    Outsider { node: NodeId, group: GroupId },
     #[error("the group has stopped")]
     Stopped,
 }
@@ -196,7 +198,24 @@ impl Groups {
     /// # Errors
     /// When the group is not here, or the payload is no message of it.
     pub async fn handle(&self, from: NodeId, group: GroupId, payload: Bytes) -> Result<Bytes, HandleError> {
-        inbound::handle(&self.shared, from, group, &payload).await
+        let sender = inbound::Sender { node: from, outside: None };
+        inbound::handle(&self.shared, sender, group, &payload).await
+    }
+
+    /// [`Groups::handle`] for one whose certificate does not let it vote in or lead the group `outside`,
+    /// whatever it says: raft itself obeys any member that names a greater term.
+    ///
+    /// # Errors
+    /// Also when the message is for that group.
+    pub async fn handle_outsider(
+        &self,
+        from: NodeId,
+        outside: GroupId,
+        group: GroupId,
+        payload: Bytes,
+    ) -> Result<Bytes, HandleError> {
+        let sender = inbound::Sender { node: from, outside: Some(outside) };
+        inbound::handle(&self.shared, sender, group, &payload).await
     }
 
     /// The membership's word on which nodes are suspected or gone. Leaders among them are replaced

@@ -27,19 +27,31 @@ const SNAPSHOT_BYTES_MAX: u64 = 4 << 30;
 /// Terms and indexes grow one by one. What is above was not reached that way, and would overflow.
 const COUNT_MAX: u64 = 1 << 60;
 
+/// Who has sent something.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sender {
+    pub node: NodeId,
+    /// The group that it may not vote in or lead.
+    pub outside: Option<GroupId>,
+}
+
 /// # Errors
 /// See [`HandleError`].
 pub(crate) async fn handle(
     shared: &Arc<Shared>,
-    from: NodeId,
+    sender: Sender,
     group: GroupId,
     payload: &[u8],
 ) -> Result<Bytes, HandleError> {
+    let from = sender.node;
     let request = wire::decode_request(shared.me, payload)
         .map_err(|error| HandleError::Malformed(error.to_string()))?;
+    if sender.outside == Some(group) {
+        return Err(HandleError::Outsider { node: from, group });
+    }
     let replica = || shared.replica(group).ok_or(HandleError::UnknownGroup(group));
     let encoded = match request {
-        Request::Heartbeats(heartbeats) => wire::encode(&all_heartbeats(shared, from, heartbeats).await?),
+        Request::Heartbeats(heartbeats) => wire::encode(&all_heartbeats(shared, sender, heartbeats).await?),
         Request::Append(rpc) => wire::encode(&append(&*replica()?, from, rpc).await?),
         Request::Vote(rpc) => {
             let replica = replica()?;
@@ -59,15 +71,16 @@ pub(crate) async fn handle(
 
 async fn all_heartbeats(
     shared: &Shared,
-    from: NodeId,
+    sender: Sender,
     heartbeats: Vec<Heartbeat>,
 ) -> Result<HeartbeatsAnswer, HandleError> {
     if heartbeats.len() > heartbeats::SHARED_MAX {
         return Err(malformed("too many heartbeats"));
     }
     let answers = heartbeats.into_iter().map(async |heartbeat| {
-        let replica = shared.replica(GroupId(heartbeat.group))?;
-        let answer = append(&replica, from, heartbeat.rpc);
+        let group = GroupId(heartbeat.group);
+        let replica = shared.replica(group).filter(|_| sender.outside != Some(group))?;
+        let answer = append(&replica, sender.node, heartbeat.rpc);
         tokio::time::timeout(heartbeats::ANSWER_MAX, answer).await.ok()?.ok()
     });
     Ok(join_all(answers).await)

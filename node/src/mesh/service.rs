@@ -4,6 +4,7 @@
 //! cluster is not enough: its node must still be one of the cluster.
 
 use node_consensus::{Groups, HandleError};
+use node_security::{PeerIdentity, Role};
 use proto::ids::{GroupId, NodeId};
 use proto::peer::peer_service_server::PeerService;
 use proto::peer::{self};
@@ -33,6 +34,10 @@ pub struct PeerApi {
 impl PeerApi {
     /// The node that asks.
     fn caller<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
+        self.certified(request).map(|identity| identity.node)
+    }
+
+    fn certified<'a, T>(&self, request: &'a Request<T>) -> Result<&'a PeerIdentity, Status> {
         let identity = request
             .extensions()
             .get::<PeerInfo>()
@@ -46,7 +51,7 @@ impl PeerApi {
         if removed {
             return Err(Status::permission_denied(format!("node {} has been removed", identity.node)));
         }
-        Ok(identity.node)
+        Ok(identity)
     }
 }
 
@@ -56,7 +61,7 @@ impl PeerService for PeerApi {
         &self,
         request: Request<peer::RaftRequest>,
     ) -> Result<Response<peer::RaftResponse>, Status> {
-        let from = self.caller(&request)?;
+        let PeerIdentity { node: from, role, .. } = *self.certified(&request)?;
         let request = request.into_inner();
         if request.to != self.identity.node.0 {
             return Err(Status::not_found(format!(
@@ -67,7 +72,12 @@ impl PeerService for PeerApi {
         let group = u16::try_from(request.group)
             .map(GroupId)
             .map_err(|_| Status::invalid_argument("no such group"))?;
-        match self.groups.handle(from, group, request.payload).await {
+        let answer = match role {
+            Role::Server => self.groups.handle(from, group, request.payload).await,
+            // It may hold sessions. The control log is not for it to write.
+            Role::Worker => self.groups.handle_outsider(from, GroupId::CONTROL, group, request.payload).await,
+        };
+        match answer {
             Ok(payload) => Ok(Response::new(peer::RaftResponse { payload })),
             Err(error) => Err(refuse(&error)),
         }
@@ -155,6 +165,7 @@ impl PeerService for PeerApi {
 
 fn refuse(error: &HandleError) -> Status {
     match error {
+        HandleError::Outsider { .. } => Status::permission_denied(error.to_string()),
         HandleError::UnknownGroup(_) => Status::not_found(error.to_string()),
         HandleError::Stopped => Status::unavailable(error.to_string()),
         HandleError::Malformed(_) => Status::invalid_argument(error.to_string()),

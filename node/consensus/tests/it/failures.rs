@@ -181,6 +181,39 @@ async fn a_message_is_taken_only_from_its_sender_and_by_whom_it_is_meant_for() {
 }
 
 #[tokio::test]
+async fn who_takes_no_part_in_a_group_leads_it_neither_by_entries_nor_by_heartbeats() {
+    let (nodes, message) = overheard().await;
+    let (from, receiver) = (message.from, &nodes[1].groups);
+    let answer = receiver.handle_outsider(from, message.group, message.group, message.payload.clone()).await;
+    assert_eq!(answer, Err(HandleError::Outsider { node: from, group: message.group }));
+    assert!(
+        receiver.handle_outsider(from, GroupId(77), message.group, message.payload.clone()).await.is_ok()
+    );
+
+    let net = Net::default();
+    let nodes = formed(&net, 2).await;
+    let place = leader(&nodes).await;
+    let receiver = &nodes[1 - place].groups;
+    // Heartbeats of several groups travel together, so that the message's own group says nothing.
+    let elsewhere = GroupId(77);
+    let heartbeats = loop {
+        let message = net.last_message().filter(|message| message.to == nodes[1 - place].id);
+        if let Some(message) = message
+            && receiver.handle(message.from, elsewhere, message.payload.clone()).await.is_ok()
+        {
+            break message;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    let payload = || heartbeats.payload.clone();
+    let taken = receiver.handle(heartbeats.from, elsewhere, payload()).await.unwrap();
+    let refused = receiver.handle_outsider(heartbeats.from, GROUP, elsewhere, payload()).await.unwrap();
+    assert_ne!(taken, refused);
+    let unconcerned = receiver.handle_outsider(heartbeats.from, GroupId(78), elsewhere, payload()).await;
+    assert_eq!(unconcerned, Ok(taken));
+}
+
+#[tokio::test]
 async fn a_group_that_is_not_here_is_said_not_to_be_here() {
     let (nodes, message) = overheard().await;
     let elsewhere = GroupId(77);
