@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 
+use crate::abort::Watch;
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::command::CommandError;
 use crate::disk::DiskError;
@@ -39,6 +40,8 @@ pub struct Field<'a> {
     pub random: &'a mut StdRng,
     /// Nodes whose agents another fault has ended, or may have, which lasts.
     pub ended: BTreeSet<usize>,
+    /// Who is asked while something is waited for.
+    pub watch: &'a mut Watch,
 }
 
 impl Field<'_> {

@@ -20,7 +20,8 @@ beginning by one monotonic clock, and `event`:
           it is known, workloads [names]: what was to be asked for, of ledger, counters, registers,
           requests, prices and deploys. One that left nothing to judge makes it inconclusive. The
           first line
-  call    id (new), client, op, ...: a client asks for something
+  call    id (new), client (a number; may be left out), op, ...: a client asks for something. Each has
+          to be answered once all is put right
   return  id, outcome, ...: what it was told; a call without one may have been executed
   served  uuid, backend: a backend has executed a request
   acted   controller, epoch, agent, accepted: an agent got an order, and obeyed or not
@@ -80,7 +81,9 @@ pub enum Event {
     Run(Run),
     Call {
         id: u64,
-        client: u32,
+        /// Who asks, one thing after the other. `None`: nobody knows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client: Option<u32>,
         #[serde(flatten)]
         op: Op,
     },
@@ -297,6 +300,8 @@ pub enum Phase {
 /// A call with what became of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Operation {
+    /// `None`: nobody knows whose it was.
+    pub client: Option<u32>,
     pub op: Op,
     pub called_us: i64,
     /// `None`: nobody heard of it again.
@@ -416,12 +421,12 @@ impl Builder {
         self.last_us = t_us;
         match event {
             Event::Run(_) => return Err("there is a second `run`".to_owned()),
-            Event::Call { id, client: _, op } => {
+            Event::Call { id, client, op } => {
                 if !self.ids.insert(id) {
                     return Err(format!("there are two calls {id}"));
                 }
                 self.open.insert(id, self.history.operations.len());
-                self.history.operations.push(Operation { op, called_us: t_us, returned: None });
+                self.history.operations.push(Operation { client, op, called_us: t_us, returned: None });
             }
             Event::Return { id, outcome } => {
                 let at = self.open.remove(&id).ok_or_else(|| format!("no call {id} is waiting"))?;

@@ -1,5 +1,6 @@
 //! Writes a history while it happens.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
@@ -19,6 +20,8 @@ struct Inner {
     began: Instant,
     next: AtomicU64,
     answered: AtomicU64,
+    /// When each client began the last call of which it was told anything.
+    asked: Mutex<BTreeMap<u32, Instant>>,
     file: Mutex<(BufWriter<File>, io::Result<()>)>,
 }
 
@@ -29,8 +32,13 @@ impl Journal {
     /// When the file can not be made.
     pub fn create(path: &Path, run: Run) -> io::Result<Self> {
         let file = Mutex::new((BufWriter::new(File::create_new(path)?), Ok(())));
-        let inner =
-            Inner { began: Instant::now(), next: AtomicU64::new(1), answered: AtomicU64::new(0), file };
+        let inner = Inner {
+            began: Instant::now(),
+            next: AtomicU64::new(1),
+            answered: AtomicU64::new(0),
+            asked: Mutex::default(),
+            file,
+        };
         let journal = Self { inner: Arc::new(inner) };
         journal.note(Event::Run(run));
         Ok(journal)
@@ -51,18 +59,26 @@ impl Journal {
     /// A client calls, and is told.
     pub fn call(&self, client: u32, op: Op, ask: impl FnOnce() -> Outcome) -> Outcome {
         let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
-        self.note(Event::Call { id, client, op });
+        let began = Instant::now();
+        self.note(Event::Call { id, client: Some(client), op });
         let outcome = ask();
         if matches!(outcome, Outcome::Ok { .. }) {
             self.inner.answered.fetch_add(1, Ordering::Relaxed);
         }
         self.note(Event::Return { id, outcome: outcome.clone() });
+        self.inner.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(client, began);
         outcome
     }
 
     /// How many calls have succeeded.
     pub fn answered(&self) -> u64 {
         self.inner.answered.load(Ordering::Relaxed)
+    }
+
+    /// Whether each of so many clients has been told something of a call that it has begun since then.
+    pub fn have_asked_since(&self, clients: u32, then: Instant) -> bool {
+        let asked = self.inner.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        (0..clients).all(|client| asked.get(&client).is_some_and(|began| *began >= then))
     }
 
     /// Writes out what was noted.

@@ -1,7 +1,6 @@
 //! The method of an experiment: whom each fault hits, and when it begins and ends.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -11,7 +10,7 @@ use serde::Serialize;
 
 use crate::abort::Watch;
 use crate::experiment::{Blow, Experiment, Step, Target};
-use crate::farm::{Farm, FarmError};
+use crate::farm::Farm;
 use crate::fault::{Active, Fault, FaultError, Field};
 use crate::history::{Ended, Event};
 use crate::journal::Journal;
@@ -41,8 +40,7 @@ pub struct Method<'a> {
     pub lab: &'a mut Lab,
     pub switch: Option<&'a Switch>,
     pub journal: &'a Journal,
-    pub stop: &'a AtomicBool,
-    pub watch: Watch,
+    pub watch: &'a mut Watch,
     pub random: StdRng,
     pub chosen: Vec<Chosen>,
     /// Faults that last all the while.
@@ -139,23 +137,32 @@ impl Method<'_> {
         Ok(mended?)
     }
 
-    /// Waits for a whole farm, and writes it down if there is none in time.
+    /// Waits for a whole farm, sees to it that agents run that should, and writes it down if there is none in
+    /// time.
     ///
     /// # Errors
-    /// When nobody can be asked.
+    /// When it is given up, or an agent can not be started.
     pub fn wait_whole(&mut self, tell: &mut impl FnMut(&str)) -> Result<(), RunError> {
-        match self.farm.wait_whole(Duration::from_secs(self.experiment.recovery_seconds_max)) {
-            Err(FarmError::NotWhole { limit, status }) => {
+        let seconds = self.experiment.recovery_seconds_max;
+        let began = Instant::now();
+        while let Err(status) = self.farm.whole() {
+            self.watch.host().map_err(RunError::Aborted)?;
+            if began.elapsed() > Duration::from_secs(seconds) {
                 tell("the farm is not whole in time");
-                self.journal.note(Event::NotWhole { seconds: limit.as_secs(), status });
-                Ok(())
+                self.journal.note(Event::NotWhole { seconds, status });
+                return Ok(());
             }
-            whole => Ok(whole?),
+            for fault in &mut self.lasting {
+                fault.tick()?;
+            }
+            self.supervise(&[])?;
+            std::thread::sleep(LOOK_EVERY);
         }
+        Ok(())
     }
 
     fn field<'b>(&'b mut self, random: &'b mut StdRng, ended: BTreeSet<usize>) -> Field<'b> {
-        Field { farm: self.farm, lab: self.lab, switch: self.switch, random, ended }
+        Field { farm: self.farm, lab: self.lab, switch: self.switch, random, ended, watch: self.watch }
     }
 
     /// Whom a fault hits.
@@ -223,9 +230,6 @@ impl Method<'_> {
     pub fn rest(&mut self, seconds: u64, active: &mut [Active]) -> Result<(), RunError> {
         let end = Instant::now() + Duration::from_secs(seconds);
         while Instant::now() < end {
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(RunError::Aborted("a signal".to_owned()));
-            }
             self.watch.look().map_err(RunError::Aborted)?;
             for fault in active.iter_mut().chain(&mut self.lasting) {
                 fault.tick()?;

@@ -13,7 +13,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
@@ -56,6 +57,12 @@ pub struct Wish<'a> {
     pub stop: Arc<AtomicBool>,
 }
 
+impl Wish<'_> {
+    fn is_to_stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
 /// Why an experiment has no verdict.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -64,7 +71,7 @@ pub enum RunError {
     #[error(transparent)]
     Network(#[from] NetworkError),
     #[error(transparent)]
-    Farm(#[from] FarmError),
+    Farm(FarmError),
     #[error(transparent)]
     Lab(#[from] LabError),
     #[error("the history: {0}")]
@@ -72,13 +79,26 @@ pub enum RunError {
     #[error("{0} of the clients failed")]
     Clients(usize),
     #[error(transparent)]
-    Fault(#[from] FaultError),
+    Fault(FaultError),
     #[error("this machine does not let us: {0}")]
     Absent(String),
     #[error("it was given up: {0}")]
     Aborted(String),
     #[error("the host was starved of processor in {} of {} seconds: {reason}", seconds.starved, seconds.all)]
     Starved { seconds: Seconds, reason: String },
+}
+
+impl From<FarmError> for RunError {
+    /// Whoever gives up while he waits for the farm gives up the run.
+    fn from(error: FarmError) -> Self {
+        if let FarmError::GivenUp(reason) = error { Self::Aborted(reason) } else { Self::Farm(error) }
+    }
+}
+
+impl From<FaultError> for RunError {
+    fn from(error: FaultError) -> Self {
+        if let FaultError::Farm(error) = error { error.into() } else { Self::Fault(error) }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -111,6 +131,9 @@ impl Planned {
     }
 }
 
+/// No client waits for two answers as long as that.
+const ASKED_WITHIN: Duration = Duration::from_secs(30);
+
 const PLAN: &str = "plan.json";
 
 /// Makes a page of what a run has left in its folder.
@@ -142,6 +165,10 @@ pub fn run(wish: &Wish<'_>, mut tell: impl FnMut(&str)) -> Result<Report, RunErr
     let judged = work(wish, &mut lab, &pressure, &mut tell).and_then(|()| judge(wish));
     put_away(lab, &judged, &wish.folder, &mut tell);
     match judged {
+        // What fails once it is to stop may have failed of that.
+        Err(error) if wish.is_to_stop() && !matches!(error, RunError::Aborted(_)) => {
+            Err(RunError::Aborted(format!("a signal, and then: {error}")))
+        }
         // What a starved host kept from coming about says nothing of the farm, nor of this tool.
         Err(error) if pressure.seconds().are_starved() && !matches!(error, RunError::Aborted(_)) => {
             Err(RunError::Starved { seconds: pressure.seconds(), reason: error.to_string() })
@@ -176,6 +203,7 @@ fn judge(wish: &Wish<'_>) -> Result<Report, RunError> {
 fn start(
     wish: &Wish<'_>,
     lab: &mut Lab,
+    watch: &mut Watch,
     tell: &mut impl FnMut(&str),
 ) -> Result<(Farm, Option<Switch>), RunError> {
     let Wish { experiment, seed, holdfast, .. } = wish;
@@ -200,7 +228,7 @@ fn start(
         disks: experiment.faults().any(Fault::needs_disks),
         clocks,
     };
-    Ok((Farm::start(lab, ground)?, switch))
+    Ok((Farm::start(lab, ground, watch)?, switch))
 }
 
 /// Whether everything is there that the experiment takes: a fault that was left out would be taken for one
@@ -232,21 +260,13 @@ fn work(
     pressure: &Pressure,
     tell: &mut impl FnMut(&str),
 ) -> Result<(), RunError> {
-    let Wish { experiment, seed, folder, stop, .. } = wish;
+    let Wish { experiment, seed, folder, .. } = wish;
     let kept = |source| RunError::Folder { path: folder.clone(), source };
     let homes = lab.folder().to_owned();
-    let (mut farm, switch) = start(wish, lab, tell)?;
-    let hosts = farm.hosts();
-    let run = Run {
-        version: 1,
-        seed: *seed,
-        experiment: experiment.name.clone(),
-        nodes: farm.nodes.iter().map(|node| node.name.clone()).collect(),
-        failed_requests_max: experiment.failed_requests_max,
-        workloads: experiment.workloads.clone(),
-    };
+    let mut watch = Watch::new(experiment.abort, vec![folder.clone(), homes.clone()], Arc::clone(&wish.stop));
+    let (mut farm, switch) = start(wish, lab, &mut watch, tell)?;
     let path = folder.join("history.jsonl");
-    let journal = Journal::create(&path, run).map_err(kept)?;
+    let journal = Journal::create(&path, heading(wish, &farm)).map_err(kept)?;
     pressure.tell(&journal);
     let observer = Observer::start(farm.askers(), journal.clone());
     let logs = farm.nodes.iter().map(|node| (node.name.clone(), node.log.clone())).collect();
@@ -254,35 +274,36 @@ fn work(
     let workshop = Workshop::new(&homes).map_err(kept)?;
     if experiment.workloads.contains(&Kind::Requests) {
         tell("deploying an app that takes orders");
-        releases::deploy_orders(&farm, &workshop)?;
+        releases::deploy_orders(&farm, &workshop, &mut watch)?;
     }
-    let sockets = farm.nodes.iter().map(|node| node.socket.clone()).collect();
-    let names = farm.nodes.iter().map(|node| node.name.clone()).collect();
-    let clients = workload::Ground { hosts, names, sockets, seed: *seed };
-    let clients = Workload::start(&clients, &experiment.workloads, &journal);
+    let clients = Workload::start(&clients(&farm, *seed), &experiment.workloads, &journal);
     let mut deployer = experiment
         .workloads
         .contains(&Kind::Deploys)
         .then(|| releases::Deployer::start(farm.askers(), workshop.clone(), *seed, journal.clone()));
+    watch.listen(journal.clone());
     let mut method = Method {
         experiment,
         farm: &mut farm,
         lab,
         switch: switch.as_ref(),
         journal: &journal,
-        stop,
-        watch: Watch::new(experiment.abort, folder.clone(), journal.clone()),
+        watch: &mut watch,
         random: StdRng::seed_from_u64(*seed),
         chosen: Vec::new(),
         lasting: Vec::new(),
     };
-    let broken = break_it(&mut method, tell);
+    let broken = break_it(&mut method, clients.count(), tell);
     let plan =
         Plan { experiment, seed: *seed, loopback: wish.loopback, chosen: std::mem::take(&mut method.chosen) };
-    let failed = clients.stop();
+    if matches!(broken, Err(RunError::Aborted(_))) {
+        // Then nobody waits for an answer, nor for the end of a rollout.
+        (0..farm.nodes.len()).for_each(|number| farm.kill(number));
+    }
+    let mut failed = clients.stop();
     if let Some(deployer) = &mut deployer {
         tell("letting the rollout that is going on come to its end");
-        deployer.stop();
+        failed += usize::from(!deployer.stop());
     }
     drop(observer);
     fs::write(folder.join(PLAN), serde_json::to_string_pretty(&plan).unwrap_or_default()).map_err(kept)?;
@@ -292,12 +313,31 @@ fn work(
     if failed > 0 {
         return Err(RunError::Clients(failed));
     }
-    gather(&farm, &journal, &path, deployer.is_some(), tell)?;
+    gather(&farm, &journal, &path, deployer.is_some(), &mut watch, tell)?;
     drop(acts);
     for (uuid, backend) in app::orders(&workshop.served).map_err(kept)? {
         journal.note(Event::Served { uuid, backend });
     }
-    journal.finish().map_err(kept)
+    journal.finish().map_err(kept)?;
+    if wish.is_to_stop() { Err(RunError::Aborted("a signal".to_owned())) } else { Ok(()) }
+}
+
+/// What the history is of.
+fn heading(wish: &Wish<'_>, farm: &Farm) -> Run {
+    Run {
+        version: 1,
+        seed: wish.seed,
+        experiment: wish.experiment.name.clone(),
+        nodes: farm.nodes.iter().map(|node| node.name.clone()).collect(),
+        failed_requests_max: wish.experiment.failed_requests_max,
+        workloads: wish.experiment.workloads.clone(),
+    }
+}
+
+fn clients(farm: &Farm, seed: u64) -> workload::Ground {
+    let sockets = farm.nodes.iter().map(|node| node.socket.clone()).collect();
+    let names = farm.nodes.iter().map(|node| node.name.clone()).collect();
+    workload::Ground { hosts: farm.hosts(), names, sockets, seed }
 }
 
 /// What can be asked only once all is over.
@@ -306,26 +346,32 @@ fn gather(
     journal: &Journal,
     path: &Path,
     deploys: bool,
+    watch: &mut Watch,
     tell: &mut impl FnMut(&str),
 ) -> Result<(), RunError> {
     journal.note(Event::Phase { phase: Phase::Final });
     tell("reading everything back at every server");
     let tried = tried(&history::read(path)?);
     for node in &farm.nodes {
+        watch.host().map_err(RunError::Aborted)?;
         // What can not be read is in the history, and is judged.
         if let Err(reason) = workload::read_back(&node.host, &tried, journal) {
             tell(&format!("{} does not let us read: {reason}", node.name));
         }
     }
     if deploys {
-        releases::note_runs(farm, journal)?;
+        match releases::note_runs(farm, journal, watch).map_err(RunError::from) {
+            // Nothing of it is in the history then, which is judged.
+            Err(RunError::Farm(reason)) => tell(&format!("nobody tells what runs where: {reason}")),
+            noted => noted?,
+        }
     }
     sample(farm, journal);
     Ok(())
 }
 
 /// From the steady state to the steady state.
-fn break_it(method: &mut Method<'_>, tell: &mut impl FnMut(&str)) -> Result<(), RunError> {
+fn break_it(method: &mut Method<'_>, clients: u32, tell: &mut impl FnMut(&str)) -> Result<(), RunError> {
     let experiment = method.experiment;
     tell(&format!("steady for {} s", experiment.steady_seconds));
     method.journal.note(Event::Phase { phase: Phase::Steady });
@@ -335,10 +381,17 @@ fn break_it(method: &mut Method<'_>, tell: &mut impl FnMut(&str)) -> Result<(), 
     method.run(tell)?;
     tell("waiting until the farm is whole again");
     method.journal.note(Event::Phase { phase: Phase::Recovery });
+    method.watch.listen_no_more();
     method.wait_whole(tell)?;
     tell(&format!("steady again for {} s", experiment.steady_seconds));
     method.journal.note(Event::Phase { phase: Phase::After });
-    method.rest(experiment.steady_seconds, &mut [])
+    let after = Instant::now();
+    method.rest(experiment.steady_seconds, &mut [])?;
+    // Who still waits for an answer of before says nothing of now. Each has to ask once more.
+    while !method.journal.have_asked_since(clients, after) && after.elapsed() < ASKED_WITHIN {
+        method.rest(1, &mut [])?;
+    }
+    Ok(())
 }
 
 /// Every entry that anybody tried to add.

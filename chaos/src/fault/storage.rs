@@ -1,6 +1,7 @@
 //! Disks that fail, fill up, forget and lie.
 
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -84,6 +85,8 @@ pub fn trace_syncs(pid: u32, lab: &mut Lab, meddle: &str) -> Result<Child, Fault
     strace.args(["-f", "-q", "-q", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
     strace.args(["-e", &format!("inject={calls}:{meddle}"), "-p", &pid.to_string()]);
     strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // As its agent, it is not ended from a terminal.
+    strace.process_group(0);
     let mut tracer = strace.spawn().map_err(io("run strace"))?;
     if let Some(start) = start_of(tracer.id()) {
         lab.note(Thing::Process { pid: tracer.id(), start })?;

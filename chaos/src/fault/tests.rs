@@ -1,9 +1,11 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::Arc;
 
 use rand::SeedableRng as _;
 
 use super::*;
+use crate::experiment::Abort;
 use crate::farm::Ground;
 use crate::network::Host;
 
@@ -84,7 +86,9 @@ fn begun(text: &str, ended: &[usize]) -> Result<(), FaultError> {
     let mut farm = Farm::laid_out(&mut lab, &ground).unwrap();
     let mut random = StdRng::seed_from_u64(1);
     let ended = ended.iter().copied().collect();
-    let mut field = Field { farm: &mut farm, lab: &mut lab, switch: None, random: &mut random, ended };
+    let mut watch = Watch::new(Abort::default(), Vec::new(), Arc::default());
+    let mut field =
+        Field { farm: &mut farm, lab: &mut lab, switch: None, random: &mut random, ended, watch: &mut watch };
     let fault: Fault = serde_json::from_str(text).unwrap();
     Active::begin(&fault, &[0, 1], &mut field).map(drop)
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can not go on should say where")]
 #![allow(clippy::print_stdout, reason = "a test that is not run says why")]
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -315,6 +316,46 @@ fn a_run_that_is_stopped_or_killed_leaves_nothing() {
         }
         assert_eq!(left(), Vec::<String>::new(), "{signal}");
     }
+}
+
+/// An experiment that takes moments, on loopback, with one kind of client.
+fn brief(folder: &Path) -> PathBuf {
+    let path = folder.join("brief.toml");
+    let usual = std::fs::read_to_string(experiment("kill-a-node.toml")).unwrap();
+    let brief = usual.replacen("nodes = ", "workloads = [\"ledger\"]\nnodes = ", 1);
+    std::fs::write(&path, brief).unwrap();
+    path
+}
+
+/// A terminal's Ctrl-C reaches every process of the foreground group: the tool's own, and none of an agent.
+#[test]
+fn an_interrupt_from_the_terminal_late_in_a_run_stops_it_and_breaks_nothing() {
+    let _turn = MACHINE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let holdfast = Path::new(env!("CARGO_BIN_EXE_holdfast-chaos")).with_file_name("holdfast");
+    if !holdfast.exists() {
+        return println!("not run: it needs {}", holdfast.display());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (out, said) = (dir.path().join("run"), dir.path().join("said"));
+    let mut run = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos"));
+    run.args(["run", "--loopback", "--seed", "7", "--out"]).args([&out, &brief(dir.path())]);
+    let said_to = std::fs::File::create(&said).unwrap();
+    run.stdout(std::process::Stdio::null()).stderr(said_to).process_group(0);
+    let mut run = run.spawn().unwrap();
+    let words = || std::fs::read_to_string(&said).unwrap();
+    let began = std::time::Instant::now();
+    while !words().contains("steady again for") {
+        let ended = run.try_wait().unwrap();
+        assert!(ended.is_none() && began.elapsed() < std::time::Duration::from_secs(240), "{}", words());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let group = format!("-{}", run.id());
+    assert!(Command::new("kill").args(["-INT", "--", &group]).status().unwrap().success());
+    let began = std::time::Instant::now();
+    assert_eq!(run.wait().unwrap().code(), Some(3), "{}", words());
+    assert!(began.elapsed() < std::time::Duration::from_secs(30), "{:?}", began.elapsed());
+    assert!(words().contains("a signal"), "{}", words());
+    assert!(!std::fs::read_to_string(out.join("history.jsonl")).unwrap().contains("\"event\":\"ended\""));
 }
 
 /// A group that gets a quarter of a core, in which a whole farm and its clients have to live.
