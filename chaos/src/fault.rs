@@ -5,6 +5,7 @@
 //! when its fault ends, as a supervisor would; one that finds its data damaged and refuses to start is
 //! replaced by a new one, as its operator would.
 
+mod clash;
 pub mod damage;
 mod firewall;
 mod kind;
@@ -26,6 +27,7 @@ use crate::farm::{Farm, FarmError};
 use crate::lab::{Lab, LabError};
 use crate::switch::{Hand, Switch};
 
+pub use clash::clash;
 pub use firewall::Walls;
 pub use kind::{Direction, Fault, Others};
 pub use limits::Limit;

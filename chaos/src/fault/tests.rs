@@ -124,3 +124,42 @@ fn a_wall_about_nobody_is_refused() {
     let walls = Walls::plan(&[0, 1], Direction::Both, Others::All, &[host.clone(), host]);
     assert!(walls.raise().unwrap_err().to_string().contains("nobody to cut off"));
 }
+
+#[test]
+fn faults_that_undo_or_wait_for_each_other_on_one_node_clash() {
+    let of = |text: &str| serde_json::from_str::<Fault>(text).unwrap();
+    let simple = |name: &str| of(&format!(r#"{{"fault":"{name}"}}"#));
+    let (cpu, memory) = (of(r#"{"fault":"cpu","percent":9}"#), of(r#"{"fault":"memory","mib":9}"#));
+    let clock = of(r#"{"fault":"clock","seconds":9}"#);
+    let slow = of(r#"{"fault":"fsync_slow","delay_ms":9}"#);
+    for (earlier, later) in [
+        (simple("pause"), simple("pause")),
+        (simple("pause"), simple("freeze")),
+        (simple("freeze"), simple("kill")),
+        (simple("restart"), simple("pause")),
+        (simple("pause"), simple("version")),
+        (simple("old_database"), simple("freeze")),
+        (cpu.clone(), memory),
+        (cpu.clone(), cpu.clone()),
+        (cpu.clone(), simple("freeze")),
+        (simple("disk_full"), simple("disk_full")),
+        (simple("power_cut"), simple("disk_full")),
+        (clock.clone(), clock.clone()),
+        (slow.clone(), simple("fsync_fails")),
+        (slow, simple("pause")),
+        (simple("kill"), simple("version")),
+    ] {
+        let why = clash(&earlier, &later).unwrap_or_else(|| panic!("{earlier:?} and {later:?}"));
+        assert!(why.contains(earlier.name()) && why.contains(later.name()), "{why}");
+    }
+    for (earlier, later) in [
+        (simple("version"), simple("kill")),
+        (simple("pause"), cpu),
+        (simple("kill"), simple("disk_full")),
+        (simple("kill"), simple("partition")),
+        (simple("power_cut"), clock),
+        (simple("kill"), simple("kill")),
+    ] {
+        assert_eq!(clash(&earlier, &later), None);
+    }
+}
