@@ -89,6 +89,38 @@ fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> FaultError {
     move |source| FaultError::Io { what, source }
 }
 
+/// Whom else of so many nodes a fault at these ones hits. Those that see only one node less are hit by that as
+/// much as their target; those from whom a whole node is cut off go on without it.
+pub fn also_hit(fault: &Fault, targets: &[usize], count: usize) -> BTreeSet<usize> {
+    match fault {
+        Fault::Partition { from: from @ (Others::One | Others::Bridge), .. } => {
+            let ends =
+                firewall::pairs(targets, *from, count).into_iter().flat_map(|(one, other)| [one, other]);
+            ends.filter(|end| !targets.contains(end)).collect()
+        }
+        Fault::Partition { from: Others::All, .. }
+        | Fault::Kill
+        | Fault::Pause
+        | Fault::Freeze
+        | Fault::Restart
+        | Fault::Version
+        | Fault::Loss { .. }
+        | Fault::Link(_)
+        | Fault::PowerCut
+        | Fault::DiskFull
+        | Fault::FsyncFails
+        | Fault::FsyncSlow { .. }
+        | Fault::BitRot { .. }
+        | Fault::Truncate
+        | Fault::OldDatabase
+        | Fault::Wipe
+        | Fault::Clock { .. }
+        | Fault::Cpu { .. }
+        | Fault::Memory { .. }
+        | Fault::Descriptors { .. } => BTreeSet::new(),
+    }
+}
+
 /// A fault that has begun.
 pub struct Active {
     fault: Fault,

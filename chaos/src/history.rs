@@ -34,7 +34,8 @@ beginning by one monotonic clock, and `event`:
   seen    node, controller, epoch, quorum, members {name: state}: what a node says of the farm
   not_whole  seconds, status: the farm was not whole so long after all was put right
   ended   node, reason: an agent has ended that nobody had ended
-  fault   fault, targets [names], begins: a fault begins, or ends
+  fault   fault, targets [names], begins, others [names] (may be left out): a fault begins, or ends;
+          others are hit as well, as the other ends of a cut
 
 Operations, and what they are answered with:
   ledger_add {entry}                        done {}; every entry is added once
@@ -113,11 +114,7 @@ pub enum Event {
     Phase {
         phase: Phase,
     },
-    Fault {
-        fault: String,
-        targets: Vec<String>,
-        begins: bool,
-    },
+    Fault(FaultEvent),
 }
 
 /// What a history is of.
@@ -260,6 +257,24 @@ pub struct Sample {
 pub struct Ended {
     pub node: String,
     pub reason: String,
+}
+
+/// A fault begins, or ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultEvent {
+    pub fault: String,
+    pub targets: Vec<String>,
+    pub begins: bool,
+    /// Whom else it hits, as the other ends of a cut.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
+}
+
+impl FaultEvent {
+    /// All whom it hits.
+    pub fn hits(&self) -> impl Iterator<Item = &String> {
+        self.targets.iter().chain(&self.others)
+    }
 }
 
 /// How the host was.
@@ -447,7 +462,7 @@ impl Builder {
             | Event::Seen(_)
             | Event::NotWhole { .. }
             | Event::Phase { .. }
-            | Event::Fault { .. }) => self.history.events.push((t_us, event)),
+            | Event::Fault(_)) => self.history.events.push((t_us, event)),
         }
         Ok(())
     }

@@ -11,8 +11,8 @@ use serde::Serialize;
 use crate::abort::Watch;
 use crate::experiment::{Blow, Experiment, Step, Target};
 use crate::farm::Farm;
-use crate::fault::{Active, Fault, FaultError, Field};
-use crate::history::{Ended, Event};
+use crate::fault::{self, Active, Fault, FaultError, Field};
+use crate::history::{Ended, Event, FaultEvent};
 use crate::journal::Journal;
 use crate::lab::Lab;
 use crate::run::RunError;
@@ -111,10 +111,9 @@ impl Method<'_> {
                 None => self.choose(blow.target, &mut random, active)?,
             };
             self.ready(&targets, active)?;
-            let nodes: Vec<String> =
-                targets.iter().map(|target| self.farm.nodes[*target].name.clone()).collect();
+            let nodes = self.names(&targets);
             tell(&format!("{} at {}", blow.fault.name(), nodes.join(", ")));
-            self.note(&blow.fault, &nodes, true);
+            self.note(&blow.fault, &targets, true);
             self.chosen.push(Chosen { fault: blow.fault.clone(), nodes });
             let ended = ended(active.iter().chain(&self.lasting));
             active.push(Active::begin(&blow.fault, &targets, &mut self.field(&mut random, ended))?);
@@ -126,12 +125,10 @@ impl Method<'_> {
     fn mend(&mut self, active: Vec<Active>) -> Result<(), RunError> {
         let mut mended = Ok(());
         for active in active.into_iter().rev() {
-            let nodes: Vec<String> =
-                active.targets().iter().map(|target| self.farm.nodes[*target].name.clone()).collect();
-            let fault = active.fault().clone();
+            let (fault, targets) = (active.fault().clone(), active.targets().to_vec());
             let mut random = StdRng::seed_from_u64(self.random.random());
             let ended = active.end(&mut self.field(&mut random, BTreeSet::new()));
-            self.note(&fault, &nodes, false);
+            self.note(&fault, &targets, false);
             mended = mended.and(ended);
         }
         Ok(mended?)
@@ -221,9 +218,18 @@ impl Method<'_> {
         Ok(())
     }
 
-    fn note(&self, fault: &Fault, nodes: &[String], begins: bool) {
-        let (fault, targets) = (fault.name().to_owned(), nodes.to_vec());
-        self.journal.note(Event::Fault { fault, targets, begins });
+    fn note(&self, fault: &Fault, targets: &[usize], begins: bool) {
+        let others = fault::also_hit(fault, targets, self.farm.nodes.len());
+        self.journal.note(Event::Fault(FaultEvent {
+            fault: fault.name().to_owned(),
+            targets: self.names(targets),
+            begins,
+            others: self.names(&others.into_iter().collect::<Vec<_>>()),
+        }));
+    }
+
+    fn names(&self, numbers: &[usize]) -> Vec<String> {
+        numbers.iter().map(|number| self.farm.nodes[*number].name.clone()).collect()
     }
 
     /// Waits, unless somebody wants to stop, and sees to it that agents run that should.

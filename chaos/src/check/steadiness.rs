@@ -115,7 +115,7 @@ impl Overdue<'_> {
 
     /// When the last fault ended.
     fn healed_us(&self) -> i64 {
-        let ends = |event: &Event| matches!(event, Event::Fault { begins: false, .. });
+        let ends = |event: &Event| matches!(event, Event::Fault(fault) if !fault.begins);
         self.history.events.iter().filter(|(_, event)| ends(event)).map(|(at, _)| *at).max().unwrap_or(0)
     }
 }

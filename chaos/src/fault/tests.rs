@@ -163,3 +163,14 @@ fn faults_that_undo_or_wait_for_each_other_on_one_node_clash() {
         assert_eq!(clash(&earlier, &later), None);
     }
 }
+
+#[test]
+fn whoever_is_at_the_other_end_of_a_cut_is_hit_as_well() {
+    let of = |from: &str| {
+        serde_json::from_str::<Fault>(&format!(r#"{{"fault":"partition","from":"{from}"}}"#)).unwrap()
+    };
+    assert_eq!(also_hit(&of("one"), &[2], 3), BTreeSet::from([0]));
+    assert_eq!(also_hit(&of("bridge"), &[0], 5), BTreeSet::from([1, 2, 3, 4]));
+    assert_eq!(also_hit(&of("all"), &[0], 5), BTreeSet::new());
+    assert_eq!(also_hit(&Fault::Kill, &[0], 5), BTreeSet::new());
+}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::bins::Bins;
 use super::drawing::{Axis, GUTTER, WIDTH, area, block, line, text};
-use crate::history::{Event, History, Phase, Seen};
+use crate::history::{Event, FaultEvent, History, Phase, Seen};
 
 const ROW: f64 = 40.0;
 const LATENCY: f64 = 110.0;
@@ -94,7 +94,7 @@ fn faults(history: &History, bins: &Bins) -> Vec<Fault> {
     let end = bins.seconds() * 1e6;
     let mut faults: Vec<Fault> = Vec::new();
     for (at, event) in &history.events {
-        let Event::Fault { fault, targets, begins } = event else { continue };
+        let Event::Fault(FaultEvent { fault, targets, begins, .. }) = event else { continue };
         if *begins && faults.len() < FAULTS_MAX {
             faults.push(Fault {
                 name: fault.clone(),
