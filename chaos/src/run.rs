@@ -20,7 +20,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use serde::{Deserialize, Serialize};
 
-use crate::abort::Watch;
+use crate::abort::{self, Watch};
 use crate::acts::Acts;
 use crate::app;
 use crate::check;
@@ -37,6 +37,7 @@ use crate::network::{self, NetworkError};
 use crate::observer::Observer;
 use crate::page;
 use crate::pressure::{Pressure, Seconds};
+use crate::programs::{self, Programs};
 use crate::releases::{self, Workshop};
 use crate::report::{Exit, Report};
 use crate::switch::Switch;
@@ -48,9 +49,7 @@ pub struct Wish<'a> {
     pub seed: u64,
     /// Where everything is kept. It must not be there yet.
     pub folder: PathBuf,
-    pub holdfast: PathBuf,
-    /// Another version of it, for experiments in which two work together.
-    pub other: Option<PathBuf>,
+    pub programs: Programs,
     /// The agents share this machine's loopback.
     pub loopback: bool,
     /// Set by a signal.
@@ -66,6 +65,15 @@ impl Wish<'_> {
 /// Why an experiment has no verdict.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    #[error("{} is there already: name another folder with --out", path.display())]
+    Taken { path: PathBuf },
+    #[error(
+        "{} has room for {has_mib} MiB, and a farm of this experiment may take {wants_mib}: name another place \
+         with {}=DIR, to `clean` as well",
+        path.display(),
+        lab::ROOT_VARIABLE
+    )]
+    Room { path: PathBuf, has_mib: u64, wants_mib: u64 },
     #[error("can not use {}: {source}", path.display())]
     Folder { path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -101,13 +109,32 @@ impl From<FaultError> for RunError {
     }
 }
 
+impl RunError {
+    /// Whether it came before anything was made.
+    pub fn has_left_nothing(&self) -> bool {
+        match self {
+            Self::Taken { .. } | Self::Room { .. } | Self::Absent(_) => true,
+            Self::Folder { .. }
+            | Self::Network(_)
+            | Self::Farm(_)
+            | Self::Lab(_)
+            | Self::History(_)
+            | Self::Clients(_)
+            | Self::Fault(_)
+            | Self::Aborted(_)
+            | Self::Starved { .. } => false,
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct Plan<'a> {
     experiment: &'a Experiment,
     seed: u64,
     loopback: bool,
-    /// What was left to the seed, in order.
-    chosen: Vec<Chosen>,
+    programs: &'a Programs,
+    /// What was left to the seed, in order, as far as it has come.
+    chosen: &'a [Chosen],
 }
 
 /// What a run was, as it has written it down.
@@ -117,6 +144,9 @@ pub struct Planned {
     pub seed: u64,
     #[serde(default)]
     pub loopback: bool,
+    /// Of what it was. An older plan does not say.
+    #[serde(default)]
+    pub programs: Option<Programs>,
 }
 
 impl Planned {
@@ -131,6 +161,12 @@ impl Planned {
     }
 }
 
+/// A node's databases, logs and settings, in a run of some minutes.
+const NODE_MIB: u64 = 64;
+/// What a file system of its own takes on top.
+const DISK_MIB: u64 = 48;
+/// What agents leave free of the disk that their releases are on.
+const SPARE_MIB: u64 = 256;
 /// No client waits for two answers as long as that.
 const ASKED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -143,13 +179,30 @@ const PLAN: &str = "plan.json";
 pub fn write_page(folder: &Path, out: &Path) -> Result<(), RunError> {
     let history = history::read(&folder.join("history.jsonl"))?;
     let planned = Planned::load(folder).ok();
-    let again = format!("holdfast-chaos replay {}", folder.display());
+    let programs = planned.as_ref().and_then(|plan| plan.programs.as_ref());
+    let options = programs.map_or(String::new(), Programs::options);
+    let again = format!("holdfast-chaos replay {}{options}", programs::quoted(folder));
     let about = page::About {
         steady_state: planned.as_ref().map_or("", |plan| plan.experiment.steady_state.as_str()),
         again: &again,
     };
     let page = page::render(&history, &check::all(&history), &about);
-    fs::write(out, page).map_err(|source| RunError::Folder { path: out.to_owned(), source })
+    fs::write(out, page).map_err(self::folder(out))
+}
+
+/// Writes down what is to be done, before and after it is.
+fn write_plan(wish: &Wish<'_>, chosen: &[Chosen]) -> Result<(), RunError> {
+    let Wish { experiment, seed, loopback, programs, .. } = wish;
+    let plan = Plan { experiment, seed: *seed, loopback: *loopback, programs, chosen };
+    let text = serde_json::to_string_pretty(&plan).expect("plain data always serialises");
+    let (new, path) = (wish.folder.join("plan.new"), wish.folder.join(PLAN));
+    // At no time is there half a plan.
+    fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).map_err(folder(&path))
+}
+
+fn folder(path: &Path) -> impl FnOnce(io::Error) -> RunError + use<> {
+    let path = path.to_owned();
+    move |source| RunError::Folder { path, source }
 }
 
 /// Runs it. `tell` hears what is being done.
@@ -157,11 +210,19 @@ pub fn write_page(folder: &Path, out: &Path) -> Result<(), RunError> {
 /// # Errors
 /// See [`RunError`]; what was made is undone all the same.
 pub fn run(wish: &Wish<'_>, mut tell: impl FnMut(&str)) -> Result<Report, RunError> {
-    let folder = |source| RunError::Folder { path: wish.folder.clone(), source };
-    fs::create_dir_all(wish.folder.parent().unwrap_or(Path::new("."))).map_err(folder)?;
-    fs::create_dir(&wish.folder).map_err(folder)?;
+    let labs = lab::root()?;
+    means(wish)?;
+    has_room(wish.experiment, &labs)?;
+    fs::create_dir_all(wish.folder.parent().unwrap_or(Path::new("."))).map_err(folder(&wish.folder))?;
+    match fs::create_dir(&wish.folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(RunError::Taken { path: wish.folder.clone() });
+        }
+        made => made.map_err(folder(&wish.folder))?,
+    }
+    write_plan(wish, &[])?;
     let pressure = Pressure::start();
-    let mut lab = Lab::open(&lab::root())?;
+    let mut lab = Lab::open(&labs)?;
     let judged = work(wish, &mut lab, &pressure, &mut tell).and_then(|()| judge(wish));
     put_away(lab, &judged, &wish.folder, &mut tell);
     match judged {
@@ -177,9 +238,30 @@ pub fn run(wish: &Wish<'_>, mut tell: impl FnMut(&str)) -> Result<Report, RunErr
     }
 }
 
+/// Refuses an experiment for whose farm there is no room where labs are, which may be a small part of memory.
+fn has_room(experiment: &Experiment, labs: &Path) -> Result<(), RunError> {
+    let app = std::env::current_exe().and_then(fs::metadata).map_or(0, |about| about.len() >> 20);
+    let apps = experiment.workloads.iter().filter(|kind| matches!(kind, Kind::Requests | Kind::Deploys));
+    let apps = apps.count() as u64;
+    let disk = if experiment.faults().any(Fault::needs_disks) { DISK_MIB } else { 0 };
+    // Each node has a release as it came, and as it runs.
+    let node = NODE_MIB + disk + 2 * app * apps;
+    let farm = u64::from(experiment.nodes) * node + app * apps;
+    let wants_mib = farm.saturating_add(experiment.abort.disk_mib_min.max(SPARE_MIB));
+    match abort::room_mib(labs) {
+        Some(has_mib) if has_mib < wants_mib => {
+            Err(RunError::Room { path: labs.to_owned(), has_mib, wants_mib })
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 /// Ends the farm, whatever came of it. A verdict stands as well where not everything could be kept or
 /// removed, and so does the reason why there is none.
 fn put_away(lab: Lab, judged: &Result<Report, RunError>, folder: &Path, tell: &mut impl FnMut(&str)) {
+    if let Err(error) = keep_logs(lab.folder(), folder) {
+        tell(&format!("warning: not all of the agents' logs are kept: {error}"));
+    }
     if judged.as_ref().is_ok_and(|report| report.exit() == Exit::Violated) {
         tell("keeping the nodes' data");
         if let Err(error) = keep_data(lab.folder(), folder) {
@@ -195,7 +277,7 @@ fn judge(wish: &Wish<'_>) -> Result<Report, RunError> {
     let history = history::read(&wish.folder.join("history.jsonl"))?;
     let report = check::all(&history);
     let path = wish.folder.join("verdict.json");
-    fs::write(&path, report.json()).map_err(|source| RunError::Folder { path, source })?;
+    fs::write(&path, report.json()).map_err(folder(&path))?;
     Ok(report)
 }
 
@@ -206,7 +288,7 @@ fn start(
     watch: &mut Watch,
     tell: &mut impl FnMut(&str),
 ) -> Result<(Farm, Option<Switch>), RunError> {
-    let Wish { experiment, seed, holdfast, .. } = wish;
+    let Wish { experiment, seed, programs, .. } = wish;
     let clocks = means(wish)?;
     tell(&format!("starting {} agents", experiment.nodes));
     let (hosts, switch) = if wish.loopback {
@@ -222,8 +304,8 @@ fn start(
     let ground = Ground {
         hosts,
         folder: &homes,
-        holdfast,
-        other: wish.other.as_deref(),
+        holdfast: &programs.holdfast.path,
+        other: programs.other.as_ref().map(|other| other.path.as_path()),
         zones: experiment.zones,
         disks: experiment.faults().any(Fault::needs_disks),
         clocks,
@@ -242,7 +324,7 @@ fn means(wish: &Wish<'_>) -> Result<Option<&'static Path>, RunError> {
             return absent(format!("on loopback there is no {}; it takes root", beyond.join(", no ")));
         }
     }
-    if wish.experiment.faults().any(Fault::needs_another_version) && wish.other.is_none() {
+    if wish.experiment.faults().any(Fault::needs_another_version) && wish.programs.other.is_none() {
         return absent("it needs another version of the program: name it with --other".to_owned());
     }
     if !wish.experiment.faults().any(Fault::needs_clocks) {
@@ -294,8 +376,7 @@ fn work(
         lasting: Vec::new(),
     };
     let broken = break_it(&mut method, clients.count(), tell);
-    let plan =
-        Plan { experiment, seed: *seed, loopback: wish.loopback, chosen: std::mem::take(&mut method.chosen) };
+    let chosen = std::mem::take(&mut method.chosen);
     if matches!(broken, Err(RunError::Aborted(_))) {
         // Then nobody waits for an answer, nor for the end of a rollout.
         (0..farm.nodes.len()).for_each(|number| farm.kill(number));
@@ -306,9 +387,8 @@ fn work(
         failed += usize::from(!deployer.stop());
     }
     drop(observer);
-    fs::write(folder.join(PLAN), serde_json::to_string_pretty(&plan).unwrap_or_default()).map_err(kept)?;
+    write_plan(wish, &chosen)?;
     journal.finish().map_err(kept)?;
-    keep_logs(&farm, &homes, folder).map_err(kept)?;
     broken?;
     if failed > 0 {
         return Err(RunError::Clients(failed));
@@ -418,14 +498,8 @@ fn sample(farm: &Farm, journal: &Journal) {
 
 /// The nodes' folders, as they are.
 fn keep_data(homes: &Path, folder: &Path) -> io::Result<()> {
-    let names = fs::read_dir(homes)?.flatten().filter(|entry| {
-        // An image has all that the disk has.
-        let name = entry.file_name().to_string_lossy().into_owned();
-        name.starts_with("node-") && !name.ends_with(".image")
-    });
-    for entry in names {
-        let kept = folder.join("data").join(entry.file_name());
-        let from = entry.path();
+    for (name, from) in nodes(homes)? {
+        let kept = folder.join("data").join(name);
         let words = ["-a", "--", &from.to_string_lossy(), &kept.to_string_lossy()];
         fs::create_dir_all(folder.join("data"))?;
         // Sockets can not be copied, and are of no use.
@@ -436,14 +510,24 @@ fn keep_data(homes: &Path, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What the agents said outlives the lab.
-fn keep_logs(farm: &Farm, homes: &Path, folder: &Path) -> io::Result<()> {
-    for node in &farm.nodes {
+/// What the agents said outlives the lab, also where no farm came about: it is all that tells why.
+fn keep_logs(homes: &Path, folder: &Path) -> io::Result<()> {
+    for (name, home) in nodes(homes)? {
         for (file, kept) in [("agent.log", "log"), ("agent.toml", "toml")] {
-            fs::copy(homes.join(&node.name).join(file), folder.join(format!("{}.{kept}", node.name)))?;
+            let from = home.join(file);
+            if from.exists() {
+                fs::copy(from, folder.join(format!("{name}.{kept}")))?;
+            }
         }
     }
     Ok(())
+}
+
+/// By name, the folders of a lab that are nodes' own. An image has all that the disk has.
+fn nodes(homes: &Path) -> io::Result<Vec<(String, PathBuf)>> {
+    let entries = fs::read_dir(homes)?.flatten();
+    let named = entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()));
+    Ok(named.filter(|(name, _)| name.starts_with("node-") && !name.ends_with(".image")).collect())
 }
 
 #[cfg(test)]

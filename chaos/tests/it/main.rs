@@ -258,7 +258,9 @@ fn a_farm_on_loopback_keeps_its_promises_while_agents_are_killed_and_are_of_two_
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");
     let other = dir.path().join("holdfast-of-another-version");
-    std::fs::copy(&holdfast, &other).unwrap();
+    // Another program by its digest: what follows its end is not looked at by the kernel.
+    std::fs::write(&other, [std::fs::read(&holdfast).unwrap(), b"another".to_vec()].concat()).unwrap();
+    std::fs::set_permissions(&other, std::fs::metadata(&holdfast).unwrap().permissions()).unwrap();
     let run = |experiment: &Path, words: &[&str]| {
         let mut run = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos"));
         run.args(["run", "--loopback", "--seed", "7", "--out"]).args([&out, experiment]).args(words);
@@ -268,11 +270,14 @@ fn a_farm_on_loopback_keeps_its_promises_while_agents_are_killed_and_are_of_two_
     let said = run(&skew, &[]);
     assert_eq!(said.status.code(), Some(2), "{}", text(&said));
     assert!(text(&said).contains("--other"), "{}", text(&said));
-    std::fs::remove_dir_all(&out).unwrap();
+    let said = run(&skew, &["--other", &holdfast.to_string_lossy()]);
+    assert_eq!(said.status.code(), Some(2), "{}", text(&said));
+    assert!(text(&said).contains("the same program"), "{}", text(&said));
+    assert!(!out.exists(), "nothing was made");
     let said = run(&experiment("lossy-network.toml"), &[]);
     assert_eq!(said.status.code(), Some(2), "{}", text(&said));
     assert!(text(&said).contains("no link") && text(&said).contains("root"), "{}", text(&said));
-    std::fs::remove_dir_all(&out).unwrap();
+    assert!(!text(&said).contains("keeps what there is"), "{}", text(&said));
     let said = run(&skew, &["--other", &other.to_string_lossy()]);
     // A host that is too busy is told, and proves nothing.
     let code = said.status.code();
@@ -356,6 +361,39 @@ fn an_interrupt_from_the_terminal_late_in_a_run_stops_it_and_breaks_nothing() {
     assert!(began.elapsed() < std::time::Duration::from_secs(30), "{:?}", began.elapsed());
     assert!(words().contains("a signal"), "{}", words());
     assert!(!std::fs::read_to_string(out.join("history.jsonl")).unwrap().contains("\"event\":\"ended\""));
+}
+
+#[test]
+fn a_start_that_fails_says_why_and_keeps_what_was_said() {
+    let _turn = MACHINE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let holdfast = Path::new(env!("CARGO_BIN_EXE_holdfast-chaos")).with_file_name("holdfast");
+    if !holdfast.exists() {
+        return println!("not run: it needs {}", holdfast.display());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (out, broken) = (dir.path().join("run"), dir.path().join("broken"));
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = --version ] && exec echo holdfast 9\n\
+         [ \"$1\" = agent ] && echo not today >&2 && exit 7\nexec {} \"$@\"\n",
+        holdfast.display()
+    );
+    std::fs::write(&broken, script).unwrap();
+    std::fs::set_permissions(&broken, std::fs::metadata(&holdfast).unwrap().permissions()).unwrap();
+    let run = || {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos"));
+        run.args(["run", "--loopback", "--seed", "7", "--out"]).args([&out, &brief(dir.path())]);
+        run.arg("--holdfast").arg(&broken).output().unwrap()
+    };
+    let said = run();
+    // On a starved host nothing is held against anybody, and all is told as well.
+    assert!(matches!(said.status.code(), Some(2 | 4)), "{}", text(&said));
+    assert!(text(&said).contains("the agent of node-1 has ended: not today"), "{}", text(&said));
+    assert_eq!(std::fs::read_to_string(out.join("node-1.log")).unwrap(), "not today\n");
+    let plan = std::fs::read_to_string(out.join("plan.json")).unwrap();
+    assert!(plan.contains("\"version\": \"9\"") && plan.contains("\"digest\""), "{plan}");
+    let said = run();
+    assert_eq!(said.status.code(), Some(2), "{}", text(&said));
+    assert!(text(&said).contains("there already") && !text(&said).contains("keeps"), "{}", text(&said));
 }
 
 /// A group that gets a quarter of a core, in which a whole farm and its clients have to live.
