@@ -55,8 +55,7 @@ impl Watch {
             return Ok(());
         }
         self.looked = Instant::now();
-        let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        if let Some(mib) = available_mib(&meminfo).filter(|mib| *mib < self.limits.memory_mib_min) {
+        if let Some(mib) = memory_mib().filter(|mib| *mib < self.limits.memory_mib_min) {
             return Err(format!("the host has {mib} MiB of memory left"));
         }
         for folder in &self.folders {
@@ -81,6 +80,11 @@ impl Watch {
         }
         Ok(())
     }
+}
+
+/// What this host has left for us, where it says so.
+pub fn memory_mib() -> Option<u64> {
+    available_mib(&fs::read_to_string("/proc/meminfo").ok()?)
 }
 
 /// What a file system has left for us, where it says so.

@@ -77,7 +77,7 @@ fn main() -> ExitCode {
         Verb::Mutants { names, list, seed, json } => mutants(&names, list, seed, json),
         Verb::Report { folder, out } => {
             let out = out.unwrap_or_else(|| folder.join(PAGE));
-            match run::write_page(&folder, &out) {
+            match run::write_page(&folder, &out, None) {
                 Ok(()) => {
                     println!("{}", out.display());
                     ExitCode::SUCCESS
@@ -196,7 +196,7 @@ fn carry_out(
         Ok(report) => {
             print!("{}", report.text());
             println!("history: {}", out.join("history.jsonl").display());
-            match run::write_page(&out, &out.join(PAGE)) {
+            match run::write_page(&out, &out.join(PAGE), Some(&report)) {
                 Ok(()) => println!("report: {}", out.join(PAGE).display()),
                 Err(error) => eprintln!("warning: no page was made: {error}"),
             }

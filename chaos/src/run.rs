@@ -172,11 +172,12 @@ const ASKED_WITHIN: Duration = Duration::from_secs(30);
 
 const PLAN: &str = "plan.json";
 
-/// Makes a page of what a run has left in its folder.
+/// Makes a page of what a run has left in its folder, and of the report on it if there is one already: to judge
+/// a history may take minutes.
 ///
 /// # Errors
 /// When there is no history, or the page can not be written.
-pub fn write_page(folder: &Path, out: &Path) -> Result<(), RunError> {
+pub fn write_page(folder: &Path, out: &Path, judged: Option<&Report>) -> Result<(), RunError> {
     let history = history::read(&folder.join("history.jsonl"))?;
     let planned = Planned::load(folder).ok();
     let programs = planned.as_ref().and_then(|plan| plan.programs.as_ref());
@@ -186,7 +187,10 @@ pub fn write_page(folder: &Path, out: &Path) -> Result<(), RunError> {
         steady_state: planned.as_ref().map_or("", |plan| plan.experiment.steady_state.as_str()),
         again: &again,
     };
-    let page = page::render(&history, &check::all(&history), &about);
+    let page = match judged {
+        Some(report) => page::render(&history, report, &about),
+        None => page::render(&history, &check::all(&history), &about),
+    };
     fs::write(out, page).map_err(self::folder(out))
 }
 
