@@ -144,7 +144,7 @@ enum State {
         turn: Instant,
     },
     Filled(Vec<std::path::PathBuf>),
-    Tracers(Vec<std::process::Child>),
+    Tracers(Vec<storage::Tracer>),
     OldCopies(Vec<storage::Copy>),
     Descriptors(Vec<limits::Limit>),
 }
@@ -260,38 +260,13 @@ impl Active {
         Ok(())
     }
 
-    /// Undoes it, and starts agents that are not running.
+    /// Undoes it, and starts agents that are not running. Returns how often it has hit anybody, where that can
+    /// be told.
     ///
     /// # Errors
     /// When something can not be undone; the rest is all the same.
-    pub fn end(self, field: &mut Field<'_>) -> Result<(), FaultError> {
-        let undone = match self.state {
-            State::Nothing | State::Down => Ok(()),
-            State::Paused => {
-                process::go_on(&self.targets, field);
-                Ok(())
-            }
-            State::Link(hand) => {
-                if let Some(switch) = field.switch {
-                    switch.end(hand);
-                }
-                Ok(())
-            }
-            State::Changed => process::change_version(&self.targets, field, false),
-            State::Groups(groups) => process::release(&groups),
-            State::Walls { walls, up: true, .. } => walls.raze(),
-            State::Walls { up: false, .. } => Ok(()),
-            State::Filled(files) => storage::empty(&files),
-            State::Tracers(tracers) => storage::detach(tracers),
-            State::OldCopies(copies) => {
-                process::kill(&self.targets, field);
-                storage::restore(&copies)
-            }
-            State::Descriptors(limits) => {
-                limits.iter().for_each(Limit::restore);
-                Ok(())
-            }
-        };
+    pub fn end(self, field: &mut Field<'_>) -> Result<Option<u64>, FaultError> {
+        let undone = Self::undo(self.state, &self.targets, field);
         if let Fault::Clock { .. } = self.fault {
             limits::set_clocks(&self.targets, field, 0)?;
         }
@@ -300,6 +275,39 @@ impl Active {
         }
         process::start(&self.targets, field, self.fault.may_damage())?;
         undone
+    }
+
+    fn undo(state: State, targets: &[usize], field: &mut Field<'_>) -> Result<Option<u64>, FaultError> {
+        match state {
+            State::Nothing | State::Down | State::Walls { up: false, .. } => Ok(None),
+            State::Paused => {
+                process::go_on(targets, field);
+                Ok(None)
+            }
+            State::Link(hand) => {
+                if let Some(switch) = field.switch {
+                    switch.end(hand);
+                }
+                Ok(None)
+            }
+            State::Changed => process::change_version(targets, field, false).map(|()| None),
+            State::Groups(groups) => {
+                // Before it is undone, as what is lifted bites no more.
+                let bit = process::bit(&groups);
+                process::release(&groups).map(|()| bit)
+            }
+            State::Walls { walls, up: true, .. } => walls.raze().map(|()| None),
+            State::Filled(files) => storage::empty(&files).map(|()| None),
+            State::Tracers(tracers) => storage::detach(tracers),
+            State::OldCopies(copies) => {
+                process::kill(targets, field);
+                storage::restore(&copies).map(|()| None)
+            }
+            State::Descriptors(limits) => {
+                limits.iter().for_each(Limit::restore);
+                Ok(None)
+            }
+        }
     }
 }
 

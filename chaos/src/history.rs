@@ -34,8 +34,9 @@ beginning by one monotonic clock, and `event`:
   seen    node, controller, epoch, quorum, members {name: state}: what a node says of the farm
   not_whole  seconds, status: the farm was not whole so long after all was put right
   ended   node, reason: an agent has ended that nobody had ended
-  fault   fault, targets [names], begins, others [names] (may be left out): a fault begins, or ends;
-          others are hit as well, as the other ends of a cut
+  fault   fault, targets [names], begins, others [names], bit (these two may be left out): a fault
+          begins, or ends; others are hit as well, as the other ends of a cut; bit is how often it has
+          hit anybody, at its end
 
 Operations, and what they are answered with:
   ledger_add {entry}                        done {}; every entry is added once
@@ -268,6 +269,9 @@ pub struct FaultEvent {
     /// Whom else it hits, as the other ends of a cut.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<String>,
+    /// At its end: how often it has hit somebody, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bit: Option<u64>,
 }
 
 impl FaultEvent {

@@ -113,7 +113,7 @@ impl Method<'_> {
             self.ready(&targets, active)?;
             let nodes = self.names(&targets);
             tell(&format!("{} at {}", blow.fault.name(), nodes.join(", ")));
-            self.note(&blow.fault, &targets, true);
+            self.note(&blow.fault, &targets, true, None);
             self.chosen.push(Chosen { fault: blow.fault.clone(), nodes });
             let ended = ended(active.iter().chain(&self.lasting));
             active.push(Active::begin(&blow.fault, &targets, &mut self.field(&mut random, ended))?);
@@ -128,7 +128,11 @@ impl Method<'_> {
             let (fault, targets) = (active.fault().clone(), active.targets().to_vec());
             let mut random = StdRng::seed_from_u64(self.random.random());
             let ended = active.end(&mut self.field(&mut random, BTreeSet::new()));
-            self.note(&fault, &targets, false);
+            let (bit, ended) = match ended {
+                Ok(bit) => (bit, Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            self.note(&fault, &targets, false, bit);
             mended = mended.and(ended);
         }
         Ok(mended?)
@@ -218,13 +222,14 @@ impl Method<'_> {
         Ok(())
     }
 
-    fn note(&self, fault: &Fault, targets: &[usize], begins: bool) {
+    fn note(&self, fault: &Fault, targets: &[usize], begins: bool, bit: Option<u64>) {
         let others = fault::also_hit(fault, targets, self.farm.nodes.len());
         self.journal.note(Event::Fault(FaultEvent {
             fault: fault.name().to_owned(),
             targets: self.names(targets),
             begins,
             others: self.names(&others.into_iter().collect::<Vec<_>>()),
+            bit,
         }));
     }
 

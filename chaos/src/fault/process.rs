@@ -97,6 +97,11 @@ pub(super) fn freeze(targets: &[usize], field: &mut Field<'_>) -> Result<Vec<Cgr
     Ok(groups)
 }
 
+/// How often the groups' limits have held anything up, where that is counted.
+pub(super) fn bit(groups: &[Cgroup]) -> Option<u64> {
+    groups.iter().filter_map(Cgroup::bit).reduce(u64::saturating_add)
+}
+
 /// Lets what is in the groups go on, as much as it likes.
 pub(super) fn release(groups: &[Cgroup]) -> Result<(), FaultError> {
     for group in groups {
