@@ -24,7 +24,9 @@ use crate::workload::Kind;
 
 /// A farm smaller than this has no quorum without one; larger ones do not fit a laptop.
 const NODES: std::ops::RangeInclusive<u8> = 3..=9;
-const SECONDS_MAX: u64 = 24 * 3_600;
+/// Whoever judges it has all of its history in memory, in which the ledger is read back in one line. Longer
+/// than this is better done in several runs, with a seed each.
+const SECONDS_MAX: u64 = 3_600;
 /// Each time takes a while, whatever its seconds say, and leaves its lines in the plan and in the history.
 const REPEAT_MAX: u32 = 10_000;
 /// Faults at a time. More than a few of them can not be told apart in a report.
@@ -260,7 +262,7 @@ impl Experiment {
         let method = steps.fold(0_u64, u64::saturating_add).saturating_mul(self.repeat.into());
         let all = [method, self.steady_seconds, self.recovery_seconds_max];
         if all.into_iter().fold(0_u64, u64::saturating_add) > SECONDS_MAX {
-            return Err(format!("it takes more than {SECONDS_MAX} s"));
+            return Err(format!("it takes more than {SECONDS_MAX} s: make several runs of it"));
         }
         Ok(())
     }
@@ -325,7 +327,7 @@ mod tests {
                 "nodes = 3\nmeanwhile = [{ fault = \"pause\", target = \"all\" }]",
                 "steps of their own",
             ),
-            ("recovery_seconds_max = 9", "recovery_seconds_max = 99999999", "takes more"),
+            ("recovery_seconds_max = 9", "recovery_seconds_max = 3600", "takes more"),
             ("nodes = 3", "nodes = 3\nmeanwhile = [{ fault = \"kill\", target = \"each\" }]", "each node"),
             (
                 "nodes = 3",

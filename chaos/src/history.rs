@@ -66,8 +66,9 @@ Example:
 const FAILED_STATUS: u16 = 500;
 /// The version of the format.
 const VERSION: u32 = 1;
-/// A ledger that is read back is one line, and has entries by the ten thousand.
-const LINE_BYTES_MAX: u64 = 64 << 20;
+/// A ledger that is read back is one line. In the longest run that there may be, nine clients that are answered
+/// at once add seven million entries of a dozen bytes.
+const LINE_BYTES_MAX: u64 = 128 << 20;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
