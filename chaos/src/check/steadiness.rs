@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use crate::history::{Event, History, Operation, Outcome, Phase};
+use crate::history::{Event, History, Op, Operation, Outcome, Phase};
 use crate::pressure::Starvation;
 use crate::report::{Finding, Verdict, Violations};
 
-/// Who asked before all was put right may be told so late that nobody answered: no client of ours waits as
-/// long for an answer.
+/// Who asked before all was put right may be told so late that nobody answered: clients of ours wait ten
+/// seconds for an answer.
 const GRACE_US: i64 = 12_000_000;
 
 /// A history without phases has no steady state to judge. One that has some and ends before the last of them
@@ -73,7 +73,8 @@ pub fn check(history: &History) -> Finding {
 ///
 /// A call may be lost in what was broken, and its client may wait for it as long as he likes: so one that ends
 /// badly soon afterwards is no matter, if its client is answered later on. A server that hangs, from before
-/// to the end, is known by clients whom nobody answers any more.
+/// to the end, is known by clients whom nobody answers any more. A rollout that was begun while nodes were down
+/// may fail of that as late as it likes, and what came of it is judged by what runs.
 struct Overdue<'a> {
     history: &'a History,
     after: i64,
@@ -84,7 +85,9 @@ impl Overdue<'_> {
     fn judge(&self, violations: &mut Violations) {
         let answered = self.answered();
         let healed_us = self.healed_us();
-        for operation in self.history.operations.iter().filter(|one| one.called_us < self.after) {
+        let is_rollout = |one: &Operation| matches!(one.op, Op::Deploy { .. });
+        let earlier = self.history.operations.iter().filter(|one| one.called_us < self.after);
+        for operation in earlier.filter(|one| !is_rollout(one)) {
             let ended_us = operation.returned.as_ref().map_or(i64::MAX, |(at_us, _)| *at_us);
             if ended_us < self.after || operation.succeeded() {
                 continue;

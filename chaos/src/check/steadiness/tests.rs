@@ -179,6 +179,16 @@ fn what_ends_badly_soon_after_all_was_put_right_is_no_matter_if_its_client_is_an
 }
 
 #[test]
+fn a_rollout_that_was_begun_before_all_was_put_right_may_fail_late() {
+    let mut lines = whole(OK, OK, OK);
+    let deploy =
+        r#"{"t_us":19000000,"event":"call","id":9,"client":9,"op":"deploy","app":"a","release":"r"}"#;
+    lines.insert(6, deploy.to_owned());
+    lines.push(told(second(50), 9, UNKNOWN));
+    assert_eq!(verdict(&lines), Verdict::Kept);
+}
+
+#[test]
 fn a_history_that_does_not_say_who_asked_is_judged_by_the_calls_alone() {
     let nameless = |lines: Vec<String>| -> Vec<String> {
         lines.into_iter().map(|line| line.replace("\"client\":0,", "")).collect()
