@@ -91,3 +91,39 @@ impl Journal {
         file.0.flush()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Value;
+
+    #[test]
+    fn a_client_has_asked_since_then_once_it_is_told_of_a_call_that_it_began_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = Run {
+            version: 1,
+            seed: 0,
+            experiment: String::new(),
+            nodes: Vec::new(),
+            failed_requests_max: None,
+            workloads: Vec::new(),
+        };
+        let journal = Journal::create(&folder.path().join("history"), run).unwrap();
+        let before = Instant::now();
+        let call = |client, ask: &dyn Fn()| {
+            journal.call(client, Op::LedgerRead {}, || {
+                ask();
+                Outcome::Ok { value: Value::Entries { entries: Vec::new() } }
+            })
+        };
+        assert!(journal.have_asked_since(0, before) && !journal.have_asked_since(1, before));
+        let during = std::cell::Cell::new(before);
+        call(0, &|| {
+            assert!(!journal.have_asked_since(1, before), "nothing was told yet");
+            during.set(Instant::now());
+        });
+        assert!(journal.have_asked_since(1, before));
+        assert!(!journal.have_asked_since(1, during.get()), "it was begun earlier");
+        assert!(!journal.have_asked_since(2, before), "the other has not asked");
+    }
+}

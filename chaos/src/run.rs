@@ -391,9 +391,9 @@ fn work(
         failed += usize::from(!deployer.stop());
     }
     drop(observer);
-    write_plan(wish, &chosen)?;
-    journal.finish().map_err(kept)?;
-    broken?;
+    // Where the disk is full, that is why it was given up, and not why it has failed.
+    let written = write_plan(wish, &chosen).and(journal.finish().map_err(kept));
+    broken.and(written)?;
     if failed > 0 {
         return Err(RunError::Clients(failed));
     }
