@@ -13,11 +13,14 @@ use crate::journal::Journal;
 /// Files of /proc are read so often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Where the farm's files are, without which agents fail for want of a disk that nobody has filled on purpose.
+const HOMES_MIB_MIN: u64 = 64;
+
 /// Watches the host, the clients, and whoever may want to stop. Whatever waits asks it meanwhile.
 pub struct Watch {
     limits: Abort,
-    /// On each disk that has to keep some room.
-    folders: Vec<PathBuf>,
+    /// On each disk that has to keep some room, and how much, in MiB.
+    folders: Vec<(PathBuf, u64)>,
     stop: Arc<AtomicBool>,
     looked: Instant,
     clients: Option<Clients>,
@@ -31,8 +34,11 @@ struct Clients {
 }
 
 impl Watch {
-    /// `folders` are on the disks that have to keep some room, and `stop` is set by a signal.
-    pub fn new(limits: Abort, folders: Vec<PathBuf>, stop: Arc<AtomicBool>) -> Self {
+    /// For a run that is kept in `kept` and whose farm's files are below `homes`, which may be a small part of
+    /// memory. `stop` is set by a signal.
+    pub fn new(limits: Abort, kept: &Path, homes: &Path, stop: Arc<AtomicBool>) -> Self {
+        let of_homes = limits.disk_mib_min.min(HOMES_MIB_MIN);
+        let folders = vec![(kept.to_owned(), limits.disk_mib_min), (homes.to_owned(), of_homes)];
         Self { limits, folders, stop, looked: Instant::now(), clients: None }
     }
 
@@ -58,8 +64,8 @@ impl Watch {
         if let Some(mib) = memory_mib().filter(|mib| *mib < self.limits.memory_mib_min) {
             return Err(format!("the host has {mib} MiB of memory left"));
         }
-        for folder in &self.folders {
-            if let Some(mib) = room_mib(folder).filter(|mib| *mib < self.limits.disk_mib_min) {
+        for (folder, mib_min) in &self.folders {
+            if let Some(mib) = room_mib(folder).filter(|mib| mib < mib_min) {
                 return Err(format!("{} has room for {mib} MiB", folder.display()));
             }
         }
@@ -122,7 +128,7 @@ mod tests {
         };
         let journal = Journal::create(&dir.path().join("history"), run).unwrap();
         let watch = |limits: Abort| {
-            let mut watch = Watch::new(limits, vec![dir.path().to_owned()], Arc::default());
+            let mut watch = Watch::new(limits, dir.path(), dir.path(), Arc::default());
             watch.listen(journal.clone());
             watch.looked -= 2 * LOOK_EVERY;
             watch.clients.as_mut().unwrap().since -= Duration::from_secs(100);

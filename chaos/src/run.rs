@@ -251,7 +251,7 @@ fn has_room(experiment: &Experiment, labs: &Path) -> Result<(), RunError> {
     // Each node has a release as it came, and as it runs.
     let node = NODE_MIB + disk + 2 * app * apps;
     let farm = u64::from(experiment.nodes) * node + app * apps;
-    let wants_mib = farm.saturating_add(experiment.abort.disk_mib_min.max(SPARE_MIB));
+    let wants_mib = farm + SPARE_MIB;
     match abort::room_mib(labs) {
         Some(has_mib) if has_mib < wants_mib => {
             Err(RunError::Room { path: labs.to_owned(), has_mib, wants_mib })
@@ -349,7 +349,7 @@ fn work(
     let Wish { experiment, seed, folder, .. } = wish;
     let kept = |source| RunError::Folder { path: folder.clone(), source };
     let homes = lab.folder().to_owned();
-    let mut watch = Watch::new(experiment.abort, vec![folder.clone(), homes.clone()], Arc::clone(&wish.stop));
+    let mut watch = Watch::new(experiment.abort, folder, &homes, Arc::clone(&wish.stop));
     let (mut farm, switch) = start(wish, lab, &mut watch, tell)?;
     let path = folder.join("history.jsonl");
     let journal = Journal::create(&path, heading(wish, &farm)).map_err(kept)?;

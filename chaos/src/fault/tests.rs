@@ -86,7 +86,7 @@ fn begun(text: &str, ended: &[usize]) -> Result<(), FaultError> {
     let mut farm = Farm::laid_out(&mut lab, &ground).unwrap();
     let mut random = StdRng::seed_from_u64(1);
     let ended = ended.iter().copied().collect();
-    let mut watch = Watch::new(Abort::default(), Vec::new(), Arc::default());
+    let mut watch = Watch::new(Abort::default(), folder.path(), folder.path(), Arc::default());
     let mut field =
         Field { farm: &mut farm, lab: &mut lab, switch: None, random: &mut random, ended, watch: &mut watch };
     let fault: Fault = serde_json::from_str(text).unwrap();
