@@ -11,6 +11,8 @@ use crate::command::{self, CommandError};
 
 /// What every version of it is called by its own `--version`.
 const NAME: &str = "holdfast";
+/// Of a digest, as many as tell two programs apart for a person.
+const DIGITS: usize = 12;
 
 /// A program, and what it was when it was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,12 +103,12 @@ impl Programs {
     pub fn changed(&self, before: &Self) -> Vec<String> {
         let pairs =
             [(Some(&self.holdfast), Some(&before.holdfast)), (self.other.as_ref(), before.other.as_ref())];
+        let about = |one: &Program| {
+            let digest: String = one.digest.chars().take(DIGITS).collect();
+            format!("{} ({}, {digest}...)", one.path.display(), one.version)
+        };
         let changed = |now: &Program, before: &Program| {
-            let (path, was, is) = (now.path.display(), &before.version, &now.version);
-            format!(
-                "{path} is not the program that was run before: that was {was} at {}, this is {is}",
-                before.path.display()
-            )
+            format!("{} is not the program that was run before, {}", about(now), about(before))
         };
         let pairs = pairs.into_iter().filter_map(|(now, before)| now.zip(before));
         pairs
