@@ -8,6 +8,11 @@
 //! The folder keeps the history, the plan (the experiment with everything that the seed has decided), the
 //! nodes' settings and logs, and the verdict.
 
+mod error;
+mod keep;
+mod plan;
+mod room;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
@@ -18,30 +23,31 @@ use std::time::{Duration, Instant};
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use serde::{Deserialize, Serialize};
 
-use crate::abort::{self, Watch};
+use crate::abort::Watch;
 use crate::acts::Acts;
 use crate::app;
 use crate::check;
-use crate::command;
 use crate::doctor;
 use crate::experiment::Experiment;
-use crate::farm::{Farm, FarmError, Ground};
-use crate::fault::{Fault, FaultError};
-use crate::history::{self, Event, History, HistoryError, Op, Phase, Run, Sample};
+use crate::farm::{Farm, Ground};
+use crate::fault::Fault;
+use crate::history::{self, Event, History, Op, Phase, Run, Sample};
 use crate::journal::Journal;
-use crate::lab::{self, Lab, LabError};
-use crate::method::{Chosen, Method};
-use crate::network::{self, NetworkError};
+use crate::lab::{self, Lab};
+use crate::method::Method;
+use crate::network;
 use crate::observer::Observer;
 use crate::page;
-use crate::pressure::{Pressure, Seconds};
+use crate::pressure::Pressure;
 use crate::programs::{self, Programs};
 use crate::releases::{self, Workshop};
 use crate::report::{Exit, Report};
 use crate::switch::Switch;
 use crate::workload::{self, Kind, Workload};
+pub use error::RunError;
+use error::folder;
+pub use plan::Planned;
 
 /// What is asked for.
 pub struct Wish<'a> {
@@ -62,115 +68,8 @@ impl Wish<'_> {
     }
 }
 
-/// Why an experiment has no verdict.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    #[error("{} is there already: name another folder with --out", path.display())]
-    Taken { path: PathBuf },
-    #[error(
-        "{} has room for {has_mib} MiB, and a farm of this experiment may take {wants_mib}: name another place \
-         with {}=DIR, to `clean` as well",
-        path.display(),
-        lab::ROOT_VARIABLE
-    )]
-    Room { path: PathBuf, has_mib: u64, wants_mib: u64 },
-    #[error("can not use {}: {source}", path.display())]
-    Folder { path: PathBuf, source: io::Error },
-    #[error(transparent)]
-    Network(#[from] NetworkError),
-    #[error(transparent)]
-    Farm(FarmError),
-    #[error(transparent)]
-    Lab(#[from] LabError),
-    #[error("the history: {0}")]
-    History(#[from] HistoryError),
-    #[error("{0} of the clients failed")]
-    Clients(usize),
-    #[error(transparent)]
-    Fault(FaultError),
-    #[error("this machine does not let us: {0}")]
-    Absent(String),
-    #[error("it was given up: {0}")]
-    Aborted(String),
-    #[error("the host was starved of processor in {} of {} seconds: {reason}", seconds.starved, seconds.all)]
-    Starved { seconds: Seconds, reason: String },
-}
-
-impl From<FarmError> for RunError {
-    /// Whoever gives up while he waits for the farm gives up the run.
-    fn from(error: FarmError) -> Self {
-        if let FarmError::GivenUp(reason) = error { Self::Aborted(reason) } else { Self::Farm(error) }
-    }
-}
-
-impl From<FaultError> for RunError {
-    fn from(error: FaultError) -> Self {
-        if let FaultError::Farm(error) = error { error.into() } else { Self::Fault(error) }
-    }
-}
-
-impl RunError {
-    /// Whether it came before anything was made.
-    pub fn has_left_nothing(&self) -> bool {
-        match self {
-            Self::Taken { .. } | Self::Room { .. } | Self::Absent(_) => true,
-            Self::Folder { .. }
-            | Self::Network(_)
-            | Self::Farm(_)
-            | Self::Lab(_)
-            | Self::History(_)
-            | Self::Clients(_)
-            | Self::Fault(_)
-            | Self::Aborted(_)
-            | Self::Starved { .. } => false,
-        }
-    }
-}
-
-#[derive(Debug, Serialize)]
-struct Plan<'a> {
-    experiment: &'a Experiment,
-    seed: u64,
-    loopback: bool,
-    programs: &'a Programs,
-    /// What was left to the seed, in order, as far as it has come.
-    chosen: &'a [Chosen],
-}
-
-/// What a run was, as it has written it down.
-#[derive(Debug, Deserialize)]
-pub struct Planned {
-    pub experiment: Experiment,
-    pub seed: u64,
-    #[serde(default)]
-    pub loopback: bool,
-    /// Of what it was. An older plan does not say.
-    #[serde(default)]
-    pub programs: Option<Programs>,
-}
-
-impl Planned {
-    /// # Errors
-    /// When the folder has no plan that is understood, and can be meant.
-    pub fn load(folder: &Path) -> io::Result<Self> {
-        let text = fs::read_to_string(folder.join(PLAN))?;
-        let planned: Self = serde_json::from_str(&text).map_err(io::Error::other)?;
-        // A file can be changed, and comes from whatever version has written it.
-        planned.experiment.make_sense().map_err(io::Error::other)?;
-        Ok(planned)
-    }
-}
-
-/// A node's databases, logs and settings, in a run of some minutes.
-const NODE_MIB: u64 = 64;
-/// What a file system of its own takes on top.
-const DISK_MIB: u64 = 48;
-/// What agents leave free of the disk that their releases are on.
-const SPARE_MIB: u64 = 256;
 /// No client waits for two answers as long as that.
 const ASKED_WITHIN: Duration = Duration::from_secs(30);
-
-const PLAN: &str = "plan.json";
 
 /// Makes a page of what a run has left in its folder, and of the report on it if there is one already: to judge
 /// a history may take minutes.
@@ -194,21 +93,6 @@ pub fn write_page(folder: &Path, out: &Path, judged: Option<&Report>) -> Result<
     fs::write(out, page).map_err(self::folder(out))
 }
 
-/// Writes down what is to be done, before and after it is.
-fn write_plan(wish: &Wish<'_>, chosen: &[Chosen]) -> Result<(), RunError> {
-    let Wish { experiment, seed, loopback, programs, .. } = wish;
-    let plan = Plan { experiment, seed: *seed, loopback: *loopback, programs, chosen };
-    let text = serde_json::to_string_pretty(&plan).expect("plain data always serialises");
-    let (new, path) = (wish.folder.join("plan.new"), wish.folder.join(PLAN));
-    // At no time is there half a plan.
-    fs::write(&new, text).and_then(|()| fs::rename(&new, &path)).map_err(folder(&path))
-}
-
-fn folder(path: &Path) -> impl FnOnce(io::Error) -> RunError + use<> {
-    let path = path.to_owned();
-    move |source| RunError::Folder { path, source }
-}
-
 /// Runs it. `tell` hears what is being done.
 ///
 /// # Errors
@@ -216,7 +100,7 @@ fn folder(path: &Path) -> impl FnOnce(io::Error) -> RunError + use<> {
 pub fn run(wish: &Wish<'_>, mut tell: impl FnMut(&str)) -> Result<Report, RunError> {
     let labs = lab::root()?;
     means(wish)?;
-    has_room(wish.experiment, &labs)?;
+    room::check(wish.experiment, &labs)?;
     fs::create_dir_all(wish.folder.parent().unwrap_or(Path::new("."))).map_err(folder(&wish.folder))?;
     match fs::create_dir(&wish.folder) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
@@ -224,7 +108,7 @@ pub fn run(wish: &Wish<'_>, mut tell: impl FnMut(&str)) -> Result<Report, RunErr
         }
         made => made.map_err(folder(&wish.folder))?,
     }
-    write_plan(wish, &[])?;
+    plan::write(wish, &[])?;
     let pressure = Pressure::start();
     let mut lab = Lab::open(&labs)?;
     let judged = work(wish, &mut lab, &pressure, &mut tell).and_then(|()| judge(wish));
@@ -242,33 +126,15 @@ pub fn run(wish: &Wish<'_>, mut tell: impl FnMut(&str)) -> Result<Report, RunErr
     }
 }
 
-/// Refuses an experiment for whose farm there is no room where labs are, which may be a small part of memory.
-fn has_room(experiment: &Experiment, labs: &Path) -> Result<(), RunError> {
-    let app = std::env::current_exe().and_then(fs::metadata).map_or(0, |about| about.len() >> 20);
-    let apps = experiment.workloads.iter().filter(|kind| matches!(kind, Kind::Requests | Kind::Deploys));
-    let apps = apps.count() as u64;
-    let disk = if experiment.faults().any(Fault::needs_disks) { DISK_MIB } else { 0 };
-    // Each node has a release as it came, and as it runs.
-    let node = NODE_MIB + disk + 2 * app * apps;
-    let farm = u64::from(experiment.nodes) * node + app * apps;
-    let wants_mib = farm + SPARE_MIB;
-    match abort::room_mib(labs) {
-        Some(has_mib) if has_mib < wants_mib => {
-            Err(RunError::Room { path: labs.to_owned(), has_mib, wants_mib })
-        }
-        Some(_) | None => Ok(()),
-    }
-}
-
 /// Ends the farm, whatever came of it. A verdict stands as well where not everything could be kept or
 /// removed, and so does the reason why there is none.
 fn put_away(lab: Lab, judged: &Result<Report, RunError>, folder: &Path, tell: &mut impl FnMut(&str)) {
-    if let Err(error) = keep_logs(lab.folder(), folder) {
+    if let Err(error) = keep::logs(lab.folder(), folder) {
         tell(&format!("warning: not all of the agents' logs are kept: {error}"));
     }
     if judged.as_ref().is_ok_and(|report| report.exit() == Exit::Violated) {
         tell("keeping the nodes' data");
-        if let Err(error) = keep_data(lab.folder(), folder) {
+        if let Err(error) = keep::data(lab.folder(), folder) {
             tell(&format!("warning: not all of the nodes' data is kept: {error}"));
         }
     }
@@ -392,7 +258,7 @@ fn work(
     }
     drop(observer);
     // Where the disk is full, that is why it was given up, and not why it has failed.
-    let written = write_plan(wish, &chosen).and(journal.finish().map_err(kept));
+    let written = plan::write(wish, &chosen).and(journal.finish().map_err(kept));
     broken.and(written)?;
     if failed > 0 {
         return Err(RunError::Clients(failed));
@@ -500,40 +366,6 @@ fn sample(farm: &Farm, journal: &Journal) {
     }
 }
 
-/// The nodes' folders, as they are.
-fn keep_data(homes: &Path, folder: &Path) -> io::Result<()> {
-    for (name, from) in nodes(homes)? {
-        let kept = folder.join("data").join(name);
-        let words = ["-a", "--", &from.to_string_lossy(), &kept.to_string_lossy()];
-        fs::create_dir_all(folder.join("data"))?;
-        // Sockets can not be copied, and are of no use.
-        if let Err(error) = command::run("cp", &words) {
-            eprintln!("warning: {error}");
-        }
-    }
-    Ok(())
-}
-
-/// What the agents said outlives the lab, also where no farm came about: it is all that tells why.
-fn keep_logs(homes: &Path, folder: &Path) -> io::Result<()> {
-    for (name, home) in nodes(homes)? {
-        for (file, kept) in [("agent.log", "log"), ("agent.toml", "toml")] {
-            let from = home.join(file);
-            if from.exists() {
-                fs::copy(from, folder.join(format!("{name}.{kept}")))?;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// By name, the folders of a lab that are nodes' own. An image has all that the disk has.
-fn nodes(homes: &Path) -> io::Result<Vec<(String, PathBuf)>> {
-    let entries = fs::read_dir(homes)?.flatten();
-    let named = entries.map(|entry| (entry.file_name().to_string_lossy().into_owned(), entry.path()));
-    Ok(named.filter(|(name, _)| name.starts_with("node-") && !name.ends_with(".image")).collect())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -562,22 +394,5 @@ mod tests {
         assert_eq!(told.len(), 3, "{told:?}");
         assert!(told[1].contains("not all of the nodes' data is kept"), "{told:?}");
         assert!(told[2].contains("clean"), "{told:?}");
-    }
-
-    #[test]
-    fn a_plan_that_can_not_be_meant_is_not_done_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let plan = |nodes: u8| {
-            let step = serde_json::json!({"faults": [{"fault": "kill", "target": "any"}], "seconds": 1, "then_seconds": 1});
-            let experiment = serde_json::json!({
-                "name": "x", "steady_state": "s", "nodes": nodes, "steady_seconds": 1,
-                "recovery_seconds_max": 9, "method": [step],
-            });
-            let plan = serde_json::json!({"experiment": experiment, "seed": 7});
-            fs::write(folder.path().join(PLAN), plan.to_string()).unwrap();
-            Planned::load(folder.path()).map(|plan| plan.experiment.nodes)
-        };
-        assert_eq!(plan(3).unwrap(), 3);
-        assert!(plan(0).unwrap_err().to_string().contains("nodes"));
     }
 }
