@@ -32,8 +32,9 @@ pub enum Verb {
     /// Break a farm of real agents on this machine, and judge what survived
     #[command(
         after_help = "Agents and clients run in network namespaces of their own, which needs root; without it they\n\
-                      share this machine's loopback, on which fewer faults can be made. The same seed chooses\n\
-                      the same nodes.\n\n\
+                      share this machine's loopback, on which fewer faults can be made. The same seed draws\n\
+                      the same nodes; the controller and the leader are whoever has that role by then.\n\
+                      HOLDFAST_CHAOS_LAB=DIR names another place than /run for the farm's files.\n\n\
                       Examples:\n  sudo holdfast-chaos run chaos/experiments/kill-a-node.toml --seed 7\n  \
                       holdfast-chaos run chaos/experiments/kill-a-node.toml --loopback"
     )]
@@ -100,8 +101,12 @@ pub enum Verb {
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
     },
-    /// Do again what a run has done: the same experiment, with the same seed
-    #[command(after_help = "Example:\n  sudo holdfast-chaos replay chaos-7 --out chaos-7-again")]
+    /// Do again what a run has done: the same experiment, with the same seed and the same programs
+    #[command(
+        after_help = "What the seed draws is drawn again: any node, a minority, a zone. The controller and the leader\n\
+                      are whoever has that role by then.\n\n\
+                      Example:\n  sudo holdfast-chaos replay chaos-7 --out chaos-7-again"
+    )]
     Replay {
         /// The folder of a run
         #[arg(value_name = "DIR")]
@@ -145,7 +150,8 @@ pub struct Run {
 /// What is tested.
 #[derive(Debug, Args)]
 pub struct Programs {
-    /// The program to be tested [default: holdfast beside this one, or on the PATH]
+    /// The program to be tested [default: that of the run that is done again, or else holdfast beside this
+    /// one, or on the PATH]
     #[arg(long, value_name = "PATH")]
     pub holdfast: Option<PathBuf>,
     /// Another version of it, for experiments in which two work together

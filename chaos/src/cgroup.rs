@@ -104,6 +104,19 @@ impl Cgroup {
         write(&self.path.join(file), &bytes.to_string())
     }
 
+    /// How often its limit has held anything up, where the kernel counts that.
+    pub fn bit(&self) -> Option<u64> {
+        let (file, line) = match (self.controller, self.version) {
+            (Controller::Freezer, _) => return None,
+            // Of its periods, those in which there was nothing left.
+            (Controller::Cpu, _) => ("cpu.stat", "nr_throttled "),
+            (Controller::Memory, Version::One) => ("memory.failcnt", ""),
+            (Controller::Memory, Version::Two) => ("memory.events", "max "),
+        };
+        let text = fs::read_to_string(self.path.join(file)).ok()?;
+        text.lines().find_map(|one| one.strip_prefix(line)?.trim().parse().ok())
+    }
+
     /// Takes away whatever it is limited by.
     pub fn release(&self) -> Result<(), CgroupError> {
         let (file, all) = match (self.controller, self.version) {
@@ -176,6 +189,21 @@ mod tests {
         assert_eq!(found(Controller::Cpu), Some(("/sys/fs/cgroup/cpu".into(), Version::One)));
         assert_eq!(found(Controller::Freezer), Some(("/sys/fs/cgroup/unified".into(), Version::Two)));
         assert_eq!(hierarchy("tmpfs /tmp tmpfs rw 0 0\n", Controller::Freezer), None);
+    }
+
+    #[test]
+    fn what_a_limit_has_held_up_is_counted_by_the_kernel() {
+        let folder = tempfile::tempdir().unwrap();
+        let bit = |controller, version, file: &str, text: &str| {
+            fs::write(folder.path().join(file), text).unwrap();
+            Cgroup { path: folder.path().to_owned(), version, controller }.bit()
+        };
+        let (one, two) = (Version::One, Version::Two);
+        let stat = "nr_periods 9\nnr_throttled 7\nthrottled_time 5\n";
+        assert_eq!(bit(Controller::Cpu, one, "cpu.stat", stat), Some(7));
+        assert_eq!(bit(Controller::Memory, one, "memory.failcnt", "12\n"), Some(12));
+        assert_eq!(bit(Controller::Memory, two, "memory.events", "low 1\nmax 4\noom 0\n"), Some(4));
+        assert_eq!(bit(Controller::Freezer, two, "x", ""), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod agents;
 mod deploys;
 mod epochs;
+mod faults;
 mod host;
 mod invalidation;
 mod leaks;
@@ -28,6 +29,7 @@ pub fn all(history: &History) -> Report {
         leaks::check(history),
         agents::check(history),
         steadiness::check(history),
+        faults::check(history),
         host::check(history),
     ];
     miss(&mut findings, &history.run.workloads);

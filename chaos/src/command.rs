@@ -1,5 +1,6 @@
 //! Programs of this machine, run to their end.
 
+use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 /// Why a program did not do what it was for.
@@ -18,7 +19,8 @@ pub enum CommandError {
 /// # Errors
 /// See [`CommandError`].
 pub fn run(program: &str, arguments: &[&str]) -> Result<String, CommandError> {
-    let output = Command::new(program).args(arguments).output().map_err(|source| {
+    // A terminal's Ctrl-C is for this tool alone: half of what a command makes is in nobody's list.
+    let output = Command::new(program).args(arguments).process_group(0).output().map_err(|source| {
         let program = program.to_owned();
         if source.kind() == std::io::ErrorKind::NotFound {
             CommandError::Absent { program }

@@ -19,11 +19,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use crate::fault::Fault;
+use crate::fault::clash;
 use crate::workload::Kind;
 
 /// A farm smaller than this has no quorum without one; larger ones do not fit a laptop.
 const NODES: std::ops::RangeInclusive<u8> = 3..=9;
-const SECONDS_MAX: u64 = 24 * 3_600;
+/// Whoever judges it has all of its history in memory, in which the ledger is read back in one line. Longer
+/// than this is better done in several runs, with a seed each.
+const SECONDS_MAX: u64 = 3_600;
 /// Each time takes a while, whatever its seconds say, and leaves its lines in the plan and in the history.
 const REPEAT_MAX: u32 = 10_000;
 /// Faults at a time. More than a few of them can not be told apart in a report.
@@ -141,8 +144,30 @@ impl Step {
         if each > 0 && self.faults.len() > 1 {
             return Err("a fault that hits each node in turn is alone in its step".to_owned());
         }
+        for Blow { fault, .. } in &self.faults {
+            if self.seconds == 0 && !fault.bites_at_once() {
+                let name = fault.name();
+                return Err(format!("{name} for 0 s breaks nothing: give its step some seconds"));
+            }
+            if let Fault::Partition { flap_ms: Some(flap_ms), .. } = fault
+                && *flap_ms > self.seconds.saturating_mul(1_000)
+            {
+                let seconds = self.seconds;
+                return Err(format!("flap_ms is {flap_ms}, which is longer than its step: {seconds} s"));
+            }
+        }
         self.faults.iter().try_for_each(|blow| blow.make_sense(zones))
     }
+}
+
+/// Whether none of the faults that last at the same time is in another's way.
+fn go_together<'a>(blows: impl Iterator<Item = &'a Blow>) -> Result<(), String> {
+    let faults: Vec<&Fault> = blows.map(|blow| &blow.fault).collect();
+    let pairs = faults
+        .iter()
+        .enumerate()
+        .flat_map(|(place, later)| faults[..place].iter().map(move |earlier| (*earlier, *later)));
+    pairs.map(|(earlier, later)| clash(earlier, later)).find_map(|why| why).map_or(Ok(()), Err)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -217,6 +242,14 @@ impl Experiment {
         }
         for step in &self.method {
             step.make_sense(self.zones)?;
+            go_together(self.meanwhile.iter().chain(&step.faults))?;
+        }
+        self.make_time_sense()
+    }
+
+    fn make_time_sense(&self) -> Result<(), String> {
+        if self.steady_seconds == 0 {
+            return Err("steady_seconds is 0: nobody would be asked before and after".to_owned());
         }
         let times = |step: &Step| {
             let is_each = step.faults.iter().any(|blow| blow.target == Target::Each);
@@ -229,7 +262,7 @@ impl Experiment {
         let method = steps.fold(0_u64, u64::saturating_add).saturating_mul(self.repeat.into());
         let all = [method, self.steady_seconds, self.recovery_seconds_max];
         if all.into_iter().fold(0_u64, u64::saturating_add) > SECONDS_MAX {
-            return Err(format!("it takes more than {SECONDS_MAX} s"));
+            return Err(format!("it takes more than {SECONDS_MAX} s: make several runs of it"));
         }
         Ok(())
     }
@@ -282,7 +315,19 @@ mod tests {
             ("name", "nmae", "nmae"),
             ("[{ fault = \"kill\", target = \"any\" }]", "[]", "1 to 12"),
             ("\"any\" }", "\"each\" }, { fault = \"kill\", target = \"any\" }", "alone"),
-            ("recovery_seconds_max = 9", "recovery_seconds_max = 99999999", "takes more"),
+            ("steady_seconds = 1", "steady_seconds = 0", "steady_seconds"),
+            (
+                "\"kill\", target = \"any\" }]\nseconds = 1",
+                "\"pause\", target = \"any\" }]\nseconds = 0",
+                "0 s",
+            ),
+            ("\"kill\"", "\"partition\", flap_ms = 1001", "longer than its step"),
+            (
+                "nodes = 3",
+                "nodes = 3\nmeanwhile = [{ fault = \"pause\", target = \"all\" }]",
+                "steps of their own",
+            ),
+            ("recovery_seconds_max = 9", "recovery_seconds_max = 3600", "takes more"),
             ("nodes = 3", "nodes = 3\nmeanwhile = [{ fault = \"kill\", target = \"each\" }]", "each node"),
             (
                 "nodes = 3",
@@ -294,7 +339,8 @@ mod tests {
             let error = Experiment::parse(&GOOD.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(error.contains(wanted), "{to}: {error}");
         }
-        let idle = GOOD.replace("seconds = 1\n", "seconds = 0\n");
+        let idle = GOOD.replace("\nseconds = 1\n", "\nseconds = 0\n");
+        assert_eq!(Experiment::parse(&idle).unwrap().method[0].seconds, 0, "who is killed is killed");
         let often = idle.replacen("nodes = 3", "nodes = 3\nrepeat = 4000000000", 1);
         assert!(Experiment::parse(&often).unwrap_err().to_string().contains("repeat"), "{often}");
         let nothing = GOOD.split_once("[[method]]").unwrap().0.to_owned() + "method = []\n";

@@ -1,6 +1,7 @@
 //! A farm of real agents on hosts of our own, driven as an operator would: by the `holdfast` program.
 
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use crate::abort::Watch;
 use crate::command::CommandError;
 use crate::disk::{Disk, DiskError};
 use crate::lab::{Lab, LabError, Thing, start_of};
@@ -99,6 +101,12 @@ pub enum FarmError {
     NotStopped { node: String },
     #[error("there is no program of another version")]
     OneVersion,
+    #[error("can not start {}: {source}", path.display())]
+    Program { path: PathBuf, source: std::io::Error },
+    #[error("the agent of {node} has ended: {words}")]
+    Ended { node: String, words: String },
+    #[error("it was given up: {0}")]
+    GivenUp(String),
     #[error("`holdfast {verb}` printed what is not understood: {text}")]
     Answer { verb: String, text: String },
     #[error("the farm was not whole within {} s; its status was {status}", limit.as_secs())]
@@ -147,7 +155,7 @@ impl Farm {
     ///
     /// # Errors
     /// See [`FarmError`].
-    pub fn start(lab: &mut Lab, ground: Ground<'_>) -> Result<Self, FarmError> {
+    pub fn start(lab: &mut Lab, ground: Ground<'_>, watch: &mut Watch) -> Result<Self, FarmError> {
         let (holdfast, other) = (ground.holdfast.to_owned(), ground.other.map(Path::to_owned));
         let mut farm = Self { holdfast, other, nodes: Vec::new() };
         for (number, host) in ground.hosts.iter().enumerate() {
@@ -160,10 +168,34 @@ impl Farm {
                 farm.join(number)?;
             }
             farm.start_agent(lab, number)?;
-            farm.wait(FORM_MAX, |status| status["quorum"] == true)?;
+            farm.wait(watch, |farm| {
+                let status = farm.status().map_err(|error| error.to_string())?;
+                if status["quorum"] == true { Ok(()) } else { Err(status.to_string()) }
+            })?;
         }
-        farm.wait_whole(FORM_MAX)?;
+        farm.wait(watch, Self::whole)?;
         Ok(farm)
+    }
+
+    /// Waits until something is so of a farm that forms, in which every agent has to live.
+    fn wait(
+        &mut self,
+        watch: &mut Watch,
+        is_so: impl Fn(&Self) -> Result<(), String>,
+    ) -> Result<(), FarmError> {
+        let began = Instant::now();
+        while let Err(status) = is_so(self) {
+            watch.host().map_err(FarmError::GivenUp)?;
+            if let Some(number) = (0..self.nodes.len()).find(|number| !self.is_running(*number)) {
+                let (node, words) = (self.nodes[number].name.clone(), self.last_words(number));
+                return Err(FarmError::Ended { node, words });
+            }
+            if began.elapsed() > FORM_MAX {
+                return Err(FarmError::NotWhole { limit: FORM_MAX, status });
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
     }
 
     /// Makes a node with an empty folder a member, by a token of a node that runs.
@@ -192,16 +224,8 @@ impl Farm {
         Err(last.unwrap_or(FarmError::Answer { verb: "join".to_owned(), text: "nobody runs".to_owned() }))
     }
 
-    /// Rolls a release out, as an operator would, at one of the nodes. Returns its id.
-    ///
-    /// # Errors
-    /// When it is refused, or does not come to an end.
-    pub fn deploy(&self, number: usize, folder: &Path, version: &str) -> Result<String, FarmError> {
-        self.askers()[number].deploy(folder, version)
-    }
-
     /// What an operator does about a node whose data is gone or damaged: a new one in its place.
-    pub fn replace(&mut self, lab: &mut Lab, number: usize) -> Result<(), FarmError> {
+    pub fn replace(&mut self, lab: &mut Lab, number: usize, watch: &mut Watch) -> Result<(), FarmError> {
         self.kill(number);
         let data = &self.nodes[number].data;
         if data.exists() {
@@ -211,6 +235,7 @@ impl Farm {
         let began = Instant::now();
         // Its name is another's until the others know that the one before is gone.
         while let Err(error) = self.join(number) {
+            watch.host().map_err(FarmError::GivenUp)?;
             if began.elapsed() > JOINS_WITHIN {
                 return Err(error);
             }
@@ -244,8 +269,10 @@ impl Farm {
         if let (Some(library), Some(clock)) = (&node.clock_library, &node.clock) {
             own_clock(&mut agent, library, clock);
         }
-        let agent = agent.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
-        let agent = agent.map_err(|source| file("log to", source))?;
+        // In a group of its own: what ends this process from a terminal is no fault of the experiment's.
+        let agent = agent.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0).spawn();
+        let program = node.program.clone();
+        let agent = agent.map_err(|source| FarmError::Program { path: program, source })?;
         if let Some(start) = start_of(agent.id()) {
             lab.note(Thing::Process { pid: agent.id(), start })?;
         }
@@ -289,9 +316,10 @@ impl Farm {
     }
 
     /// Waits for an agent that was told to stop.
-    pub fn wait_stopped(&mut self, number: usize) -> Result<(), FarmError> {
+    pub fn wait_stopped(&mut self, number: usize, watch: &mut Watch) -> Result<(), FarmError> {
         let began = Instant::now();
         while self.is_running(number) {
+            watch.host().map_err(FarmError::GivenUp)?;
             if began.elapsed() > STOPS_WITHIN {
                 return Err(FarmError::NotStopped { node: self.nodes[number].name.clone() });
             }
@@ -349,39 +377,22 @@ impl Farm {
         Err(last.unwrap_or(FarmError::Answer { verb: "status".to_owned(), text: String::new() }))
     }
 
-    fn wait(&self, limit: Duration, is_so: impl Fn(&Value) -> bool) -> Result<Value, FarmError> {
-        let began = Instant::now();
-        loop {
-            let status = self.status();
-            if let Some(status) = status.as_ref().ok().filter(|status| is_so(status)) {
-                return Ok(status.clone());
-            }
-            if began.elapsed() > limit {
-                let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-                return Err(FarmError::NotWhole { limit, status });
-            }
-            std::thread::sleep(PAUSE);
-        }
-    }
-
-    /// Waits until every node is ready and everything has all of its replicas.
-    pub fn wait_whole(&self, limit: Duration) -> Result<(), FarmError> {
-        let names: Vec<&str> = self.nodes.iter().map(|node| node.name.as_str()).collect();
-        let whole = |status: &Value| {
-            let members = status["members"].as_array().map(Vec::as_slice).unwrap_or_default();
-            // One that was replaced has left its name to another, and is down for good.
-            let is_ready = |name: &&str| {
-                members.iter().any(|member| {
-                    member["name"] == **name && member["state"] == "alive" && member["ready"] == true
-                })
-            };
-            status["quorum"] == true
-                && status["controller"]["node"] != ""
-                && names.iter().all(is_ready)
-                && status["sessions"]["under_replicated"] == 0
-                && status["sessions"]["unavailable"] == 0
+    /// Whether every node is ready and everything has all of its replicas; if not, what is told of it.
+    pub fn whole(&self) -> Result<(), String> {
+        let status = self.status().map_err(|error| error.to_string())?;
+        let members = status["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+        // One that was replaced has left its name to another, and is down for good.
+        let is_ready = |node: &Node| {
+            members.iter().any(|member| {
+                member["name"] == *node.name && member["state"] == "alive" && member["ready"] == true
+            })
         };
-        self.wait(limit, whole).map(drop)
+        let is_whole = status["quorum"] == true
+            && status["controller"]["node"] != ""
+            && self.nodes.iter().all(is_ready)
+            && status["sessions"]["under_replicated"] == 0
+            && status["sessions"]["unavailable"] == 0;
+        if is_whole { Ok(()) } else { Err(status.to_string()) }
     }
 
     pub fn hosts(&self) -> Vec<Host> {
@@ -396,29 +407,40 @@ impl Farm {
     /// Which version of an app each node runs, once all run the same, or nothing changes any more.
     ///
     /// # Errors
-    /// When nobody can be asked.
-    pub fn runs(&self, app: &str) -> Result<Vec<(String, String)>, FarmError> {
+    /// When nobody can be asked for so long, or it is given up.
+    pub fn runs(&self, app: &str, watch: &mut Watch) -> Result<Vec<(String, String)>, FarmError> {
         let began = Instant::now();
         loop {
-            let runs = self.runs_now(app)?;
-            let is_settled =
-                runs.len() == self.nodes.len() && runs.windows(2).all(|pair| pair[0].1 == pair[1].1);
+            let runs = self.runs_now(app);
+            let is_settled = runs.as_ref().is_ok_and(|runs| {
+                runs.len() == self.nodes.len() && runs.windows(2).all(|pair| pair[0].1 == pair[1].1)
+            });
             if is_settled || began.elapsed() > SETTLES_WITHIN {
-                return Ok(runs);
+                return runs;
             }
+            watch.host().map_err(FarmError::GivenUp)?;
             std::thread::sleep(PAUSE);
         }
     }
 
+    /// By the first node that answers.
     fn runs_now(&self, app: &str) -> Result<Vec<(String, String)>, FarmError> {
-        let node = self.nodes.iter().find(|node| node.agent.is_some());
-        let nobody = || FarmError::Answer { verb: "ps".to_owned(), text: "nobody runs".to_owned() };
-        let node = node.ok_or_else(nobody)?;
-        let told = self.json_on(node, &["--socket", &node.socket.to_string_lossy(), "ps", app, "--json"])?;
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let instances = told["instances"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let ready = instances.iter().filter(|one| one["state"] == "ready" && one["app"] == app);
-        Ok(ready.map(|one| (text(&one["node"]), text(&one["version"]))).collect())
+        let mut last = FarmError::Answer { verb: "ps".to_owned(), text: "nobody runs".to_owned() };
+        for node in self.nodes.iter().filter(|node| node.agent.is_some()) {
+            let socket = node.socket.to_string_lossy();
+            let told = match self.json_on(node, &["--socket", &socket, "ps", app, "--json"]) {
+                Ok(told) => told,
+                Err(error) => {
+                    last = error;
+                    continue;
+                }
+            };
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            let instances = told["instances"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let ready = instances.iter().filter(|one| one["state"] == "ready" && one["app"] == app);
+            return Ok(ready.map(|one| (text(&one["node"]), text(&one["version"]))).collect());
+        }
+        Err(last)
     }
 
     /// The last that an agent has said.

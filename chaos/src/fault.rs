@@ -5,6 +5,7 @@
 //! when its fault ends, as a supervisor would; one that finds its data damaged and refuses to start is
 //! replaced by a new one, as its operator would.
 
+mod clash;
 pub mod damage;
 mod firewall;
 mod kind;
@@ -18,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 
+use crate::abort::Watch;
 use crate::cgroup::{Cgroup, CgroupError};
 use crate::command::CommandError;
 use crate::disk::DiskError;
@@ -25,6 +27,7 @@ use crate::farm::{Farm, FarmError};
 use crate::lab::{Lab, LabError};
 use crate::switch::{Hand, Switch};
 
+pub use clash::clash;
 pub use firewall::Walls;
 pub use kind::{Direction, Fault, Others};
 pub use limits::Limit;
@@ -39,6 +42,8 @@ pub struct Field<'a> {
     pub random: &'a mut StdRng,
     /// Nodes whose agents another fault has ended, or may have, which lasts.
     pub ended: BTreeSet<usize>,
+    /// Who is asked while something is waited for.
+    pub watch: &'a mut Watch,
 }
 
 impl Field<'_> {
@@ -84,6 +89,38 @@ fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> FaultError {
     move |source| FaultError::Io { what, source }
 }
 
+/// Whom else of so many nodes a fault at these ones hits. Those that see only one node less are hit by that as
+/// much as their target; those from whom a whole node is cut off go on without it.
+pub fn also_hit(fault: &Fault, targets: &[usize], count: usize) -> BTreeSet<usize> {
+    match fault {
+        Fault::Partition { from: from @ (Others::One | Others::Bridge), .. } => {
+            let ends =
+                firewall::pairs(targets, *from, count).into_iter().flat_map(|(one, other)| [one, other]);
+            ends.filter(|end| !targets.contains(end)).collect()
+        }
+        Fault::Partition { from: Others::All, .. }
+        | Fault::Kill
+        | Fault::Pause
+        | Fault::Freeze
+        | Fault::Restart
+        | Fault::Version
+        | Fault::Loss { .. }
+        | Fault::Link(_)
+        | Fault::PowerCut
+        | Fault::DiskFull
+        | Fault::FsyncFails
+        | Fault::FsyncSlow { .. }
+        | Fault::BitRot { .. }
+        | Fault::Truncate
+        | Fault::OldDatabase
+        | Fault::Wipe
+        | Fault::Clock { .. }
+        | Fault::Cpu { .. }
+        | Fault::Memory { .. }
+        | Fault::Descriptors { .. } => BTreeSet::new(),
+    }
+}
+
 /// A fault that has begun.
 pub struct Active {
     fault: Fault,
@@ -107,7 +144,7 @@ enum State {
         turn: Instant,
     },
     Filled(Vec<std::path::PathBuf>),
-    Tracers(Vec<std::process::Child>),
+    Tracers(Vec<storage::Tracer>),
     OldCopies(Vec<storage::Copy>),
     Descriptors(Vec<limits::Limit>),
 }
@@ -223,38 +260,13 @@ impl Active {
         Ok(())
     }
 
-    /// Undoes it, and starts agents that are not running.
+    /// Undoes it, and starts agents that are not running. Returns how often it has hit anybody, where that can
+    /// be told.
     ///
     /// # Errors
     /// When something can not be undone; the rest is all the same.
-    pub fn end(self, field: &mut Field<'_>) -> Result<(), FaultError> {
-        let undone = match self.state {
-            State::Nothing | State::Down => Ok(()),
-            State::Paused => {
-                process::go_on(&self.targets, field);
-                Ok(())
-            }
-            State::Link(hand) => {
-                if let Some(switch) = field.switch {
-                    switch.end(hand);
-                }
-                Ok(())
-            }
-            State::Changed => process::change_version(&self.targets, field, false),
-            State::Groups(groups) => process::release(&groups),
-            State::Walls { walls, up: true, .. } => walls.raze(),
-            State::Walls { up: false, .. } => Ok(()),
-            State::Filled(files) => storage::empty(&files),
-            State::Tracers(tracers) => storage::detach(tracers),
-            State::OldCopies(copies) => {
-                process::kill(&self.targets, field);
-                storage::restore(&copies)
-            }
-            State::Descriptors(limits) => {
-                limits.iter().for_each(Limit::restore);
-                Ok(())
-            }
-        };
+    pub fn end(self, field: &mut Field<'_>) -> Result<Option<u64>, FaultError> {
+        let undone = Self::undo(self.state, &self.targets, field);
         if let Fault::Clock { .. } = self.fault {
             limits::set_clocks(&self.targets, field, 0)?;
         }
@@ -263,6 +275,39 @@ impl Active {
         }
         process::start(&self.targets, field, self.fault.may_damage())?;
         undone
+    }
+
+    fn undo(state: State, targets: &[usize], field: &mut Field<'_>) -> Result<Option<u64>, FaultError> {
+        match state {
+            State::Nothing | State::Down | State::Walls { up: false, .. } => Ok(None),
+            State::Paused => {
+                process::go_on(targets, field);
+                Ok(None)
+            }
+            State::Link(hand) => {
+                if let Some(switch) = field.switch {
+                    switch.end(hand);
+                }
+                Ok(None)
+            }
+            State::Changed => process::change_version(targets, field, false).map(|()| None),
+            State::Groups(groups) => {
+                // Before it is undone, as what is lifted bites no more.
+                let bit = process::bit(&groups);
+                process::release(&groups).map(|()| bit)
+            }
+            State::Walls { walls, up: true, .. } => walls.raze().map(|()| None),
+            State::Filled(files) => storage::empty(&files).map(|()| None),
+            State::Tracers(tracers) => storage::detach(tracers),
+            State::OldCopies(copies) => {
+                process::kill(targets, field);
+                storage::restore(&copies).map(|()| None)
+            }
+            State::Descriptors(limits) => {
+                limits.iter().for_each(Limit::restore);
+                Ok(None)
+            }
+        }
     }
 }
 

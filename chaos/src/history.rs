@@ -20,7 +20,8 @@ beginning by one monotonic clock, and `event`:
           it is known, workloads [names]: what was to be asked for, of ledger, counters, registers,
           requests, prices and deploys. One that left nothing to judge makes it inconclusive. The
           first line
-  call    id (new), client, op, ...: a client asks for something
+  call    id (new), client (a number; may be left out), op, ...: a client asks for something. Each has
+          to be answered once all is put right
   return  id, outcome, ...: what it was told; a call without one may have been executed
   served  uuid, backend: a backend has executed a request
   acted   controller, epoch, agent, accepted: an agent got an order, and obeyed or not
@@ -33,7 +34,9 @@ beginning by one monotonic clock, and `event`:
   seen    node, controller, epoch, quorum, members {name: state}: what a node says of the farm
   not_whole  seconds, status: the farm was not whole so long after all was put right
   ended   node, reason: an agent has ended that nobody had ended
-  fault   fault, targets [names], begins: a fault begins, or ends
+  fault   fault, targets [names], begins, others [names], bit (these two may be left out): a fault
+          begins, or ends; others are hit as well, as the other ends of a cut; bit is how often it has
+          hit anybody, at its end
 
 Operations, and what they are answered with:
   ledger_add {entry}                        done {}; every entry is added once
@@ -63,8 +66,9 @@ Example:
 const FAILED_STATUS: u16 = 500;
 /// The version of the format.
 const VERSION: u32 = 1;
-/// A ledger that is read back is one line, and has entries by the ten thousand.
-const LINE_BYTES_MAX: u64 = 64 << 20;
+/// A ledger that is read back is one line. In the longest run that there may be, nine clients that are answered
+/// at once add seven million entries of a dozen bytes.
+const LINE_BYTES_MAX: u64 = 128 << 20;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,7 +84,9 @@ pub enum Event {
     Run(Run),
     Call {
         id: u64,
-        client: u32,
+        /// Who asks, one thing after the other. `None`: nobody knows.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        client: Option<u32>,
         #[serde(flatten)]
         op: Op,
     },
@@ -110,11 +116,7 @@ pub enum Event {
     Phase {
         phase: Phase,
     },
-    Fault {
-        fault: String,
-        targets: Vec<String>,
-        begins: bool,
-    },
+    Fault(FaultEvent),
 }
 
 /// What a history is of.
@@ -259,6 +261,27 @@ pub struct Ended {
     pub reason: String,
 }
 
+/// A fault begins, or ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FaultEvent {
+    pub fault: String,
+    pub targets: Vec<String>,
+    pub begins: bool,
+    /// Whom else it hits, as the other ends of a cut.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
+    /// At its end: how often it has hit somebody, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bit: Option<u64>,
+}
+
+impl FaultEvent {
+    /// All whom it hits.
+    pub fn hits(&self) -> impl Iterator<Item = &String> {
+        self.targets.iter().chain(&self.others)
+    }
+}
+
 /// How the host was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pressure {
@@ -297,6 +320,8 @@ pub enum Phase {
 /// A call with what became of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Operation {
+    /// `None`: nobody knows whose it was.
+    pub client: Option<u32>,
     pub op: Op,
     pub called_us: i64,
     /// `None`: nobody heard of it again.
@@ -416,12 +441,12 @@ impl Builder {
         self.last_us = t_us;
         match event {
             Event::Run(_) => return Err("there is a second `run`".to_owned()),
-            Event::Call { id, client: _, op } => {
+            Event::Call { id, client, op } => {
                 if !self.ids.insert(id) {
                     return Err(format!("there are two calls {id}"));
                 }
                 self.open.insert(id, self.history.operations.len());
-                self.history.operations.push(Operation { op, called_us: t_us, returned: None });
+                self.history.operations.push(Operation { client, op, called_us: t_us, returned: None });
             }
             Event::Return { id, outcome } => {
                 let at = self.open.remove(&id).ok_or_else(|| format!("no call {id} is waiting"))?;
@@ -442,7 +467,7 @@ impl Builder {
             | Event::Seen(_)
             | Event::NotWhole { .. }
             | Event::Phase { .. }
-            | Event::Fault { .. }) => self.history.events.push((t_us, event)),
+            | Event::Fault(_)) => self.history.events.push((t_us, event)),
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Writes a history while it happens.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
@@ -19,6 +20,8 @@ struct Inner {
     began: Instant,
     next: AtomicU64,
     answered: AtomicU64,
+    /// When each client began the last call of which it was told anything.
+    asked: Mutex<BTreeMap<u32, Instant>>,
     file: Mutex<(BufWriter<File>, io::Result<()>)>,
 }
 
@@ -29,8 +32,13 @@ impl Journal {
     /// When the file can not be made.
     pub fn create(path: &Path, run: Run) -> io::Result<Self> {
         let file = Mutex::new((BufWriter::new(File::create_new(path)?), Ok(())));
-        let inner =
-            Inner { began: Instant::now(), next: AtomicU64::new(1), answered: AtomicU64::new(0), file };
+        let inner = Inner {
+            began: Instant::now(),
+            next: AtomicU64::new(1),
+            answered: AtomicU64::new(0),
+            asked: Mutex::default(),
+            file,
+        };
         let journal = Self { inner: Arc::new(inner) };
         journal.note(Event::Run(run));
         Ok(journal)
@@ -51,18 +59,26 @@ impl Journal {
     /// A client calls, and is told.
     pub fn call(&self, client: u32, op: Op, ask: impl FnOnce() -> Outcome) -> Outcome {
         let id = self.inner.next.fetch_add(1, Ordering::Relaxed);
-        self.note(Event::Call { id, client, op });
+        let began = Instant::now();
+        self.note(Event::Call { id, client: Some(client), op });
         let outcome = ask();
         if matches!(outcome, Outcome::Ok { .. }) {
             self.inner.answered.fetch_add(1, Ordering::Relaxed);
         }
         self.note(Event::Return { id, outcome: outcome.clone() });
+        self.inner.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(client, began);
         outcome
     }
 
     /// How many calls have succeeded.
     pub fn answered(&self) -> u64 {
         self.inner.answered.load(Ordering::Relaxed)
+    }
+
+    /// Whether each of so many clients has been told something of a call that it has begun since then.
+    pub fn have_asked_since(&self, clients: u32, then: Instant) -> bool {
+        let asked = self.inner.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        (0..clients).all(|client| asked.get(&client).is_some_and(|began| *began >= then))
     }
 
     /// Writes out what was noted.
@@ -73,5 +89,41 @@ impl Journal {
         let mut file = self.inner.file.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::replace(&mut file.1, Ok(()))?;
         file.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Value;
+
+    #[test]
+    fn a_client_has_asked_since_then_once_it_is_told_of_a_call_that_it_began_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = Run {
+            version: 1,
+            seed: 0,
+            experiment: String::new(),
+            nodes: Vec::new(),
+            failed_requests_max: None,
+            workloads: Vec::new(),
+        };
+        let journal = Journal::create(&folder.path().join("history"), run).unwrap();
+        let before = Instant::now();
+        let call = |client, ask: &dyn Fn()| {
+            journal.call(client, Op::LedgerRead {}, || {
+                ask();
+                Outcome::Ok { value: Value::Entries { entries: Vec::new() } }
+            })
+        };
+        assert!(journal.have_asked_since(0, before) && !journal.have_asked_since(1, before));
+        let during = std::cell::Cell::new(before);
+        call(0, &|| {
+            assert!(!journal.have_asked_since(1, before), "nothing was told yet");
+            during.set(Instant::now());
+        });
+        assert!(journal.have_asked_since(1, before));
+        assert!(!journal.have_asked_since(1, during.get()), "it was begun earlier");
+        assert!(!journal.have_asked_since(2, before), "the other has not asked");
     }
 }

@@ -5,15 +5,18 @@
 //! waits for its end, or to `holdfast-chaos clean`: both undo the lists of those that are no more. Nothing
 //! that is in no list is ever touched, but for what runs in a namespace that is.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup;
@@ -25,7 +28,14 @@ const TURN: &str = "turn";
 /// Longer than any command takes that makes one thing.
 const SETTLED: Duration = Duration::from_secs(1);
 /// For a process that was killed to be gone.
-const GONE_MAX: Duration = Duration::from_secs(5);
+const GONE_SECONDS_MAX: u8 = 5;
+const GONE_MAX: Duration = Duration::from_secs(GONE_SECONDS_MAX as u64);
+/// The kernel's limit for a socket's name, without its end.
+const SOCKET_BYTES_MAX: usize = 107;
+/// What a lab, a node and its socket add to it.
+const BELOW_BYTES: usize = "/4194304-999999999999/node-9/agent.sock".len();
+/// Of a folder's mode: its group may write, or everybody.
+const OTHERS_WRITE: u32 = 0o022;
 
 /// One thing that has to be undone.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +63,10 @@ pub enum LabError {
     Command(#[from] CommandError),
     #[error("process {0} can not be ended")]
     Immortal(u32),
+    #[error("{} is not ours alone: it has to be a folder that nobody else may write, of the user who calls", path.display())]
+    Foreign { path: PathBuf },
+    #[error("{} is too long a name: those of sockets below it may have {SOCKET_BYTES_MAX} bytes", path.display())]
+    Long { path: PathBuf },
 }
 
 fn file<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> LabError + use<'a> {
@@ -120,10 +134,54 @@ impl Drop for Lab {
     }
 }
 
-/// Where labs are: in memory, so that a restart of the machine leaves none.
-pub fn root() -> PathBuf {
-    let own = || std::env::temp_dir().join(format!("holdfast-chaos-{}", rustix::process::getuid().as_raw()));
-    if is_root() { PathBuf::from("/run/holdfast-chaos") } else { own() }
+/// Names another place for labs, such as one with more room.
+pub const ROOT_VARIABLE: &str = "HOLDFAST_CHAOS_LAB";
+
+/// Where labs are, unless somebody names another place: below /run, which a restart of the machine empties,
+/// or in what the session of a user who is not root has there; where there is none, among temporary files. It
+/// is made if it is not there.
+///
+/// # Errors
+/// When others could have made it, or can write there: what its lists say is undone.
+pub fn root() -> Result<PathBuf, LabError> {
+    let named = std::env::var_os(ROOT_VARIABLE).filter(|named| !named.is_empty());
+    let root = match named {
+        Some(named) => std::path::absolute(&named).map_err(file("find", Path::new(&named)))?,
+        None if is_root() => PathBuf::from("/run/holdfast-chaos"),
+        None => unprivileged_root(),
+    };
+    keep_root(&root)?;
+    Ok(root)
+}
+
+fn unprivileged_root() -> PathBuf {
+    let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    match session.filter(|folder| is_ours(folder)) {
+        Some(folder) => folder.join("holdfast-chaos"),
+        None => std::env::temp_dir().join(format!("holdfast-chaos-{}", rustix::process::geteuid().as_raw())),
+    }
+}
+
+fn keep_root(root: &Path) -> Result<(), LabError> {
+    if root.as_os_str().len() + BELOW_BYTES > SOCKET_BYTES_MAX {
+        return Err(LabError::Long { path: root.to_owned() });
+    }
+    // Apps of root's agents may be of other users, who have to find what is theirs.
+    let mode = if is_root() { 0o755 } else { 0o700 };
+    match DirBuilder::new().mode(mode).create(root) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(file("make", root)(error)),
+        _made_or_there if is_ours(root) => Ok(()),
+        _of_somebody => Err(LabError::Foreign { path: root.to_owned() }),
+    }
+}
+
+/// Whether a path is a folder itself, of ours, and nobody else's to write.
+fn is_ours(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|about| {
+        about.is_dir()
+            && about.uid() == rustix::process::geteuid().as_raw()
+            && about.mode() & OTHERS_WRITE == 0
+    })
 }
 
 pub fn is_root() -> bool {
@@ -175,8 +233,9 @@ pub fn clean(root: &Path) -> Result<usize, LabError> {
     };
     // One at a time: a guard may be at it.
     let turn = root.join(TURN);
-    let _turn =
-        File::create(&turn).and_then(|file| file.lock().map(|()| file)).map_err(file("lock", &turn))?;
+    let mut taken = OpenOptions::new();
+    taken.write(true).create(true).truncate(false).custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
+    let _turn = taken.open(&turn).and_then(|file| file.lock().map(|()| file)).map_err(file("lock", &turn))?;
     let (mut cleaned, mut failed) = (0, None);
     for entry in entries.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -276,20 +335,26 @@ fn empty(path: &Path) {
     }
 }
 
-/// Ends exactly this process.
+/// Ends exactly this process, whoever else gets its pid.
 pub fn end(pid: u32, start: u64) -> Result<(), LabError> {
-    let began = std::time::Instant::now();
-    while start_of(pid) == Some(start) {
-        if began.elapsed() > GONE_MAX {
-            return Err(LabError::Immortal(pid));
-        }
-        if let Some(target) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
-            // It fails only when the process has just ended, which is what was wanted.
-            let _gone = kill_process(target, Signal::KILL);
-        }
-        std::thread::sleep(Duration::from_millis(5));
+    let Some(target) = i32::try_from(pid).ok().and_then(Pid::from_raw) else { return Ok(()) };
+    let handle = match pidfd_open(target, PidfdFlags::empty()) {
+        Ok(handle) => handle,
+        Err(Errno::SRCH) => return Ok(()),
+        Err(_) => return Err(LabError::Immortal(pid)),
+    };
+    // With the handle open it is known whether the pid is that process's, and the signal goes to no other.
+    if start_of(pid) != Some(start) {
+        return Ok(());
     }
-    Ok(())
+    // It fails only when the process has just ended, which is what was wanted.
+    let _gone = pidfd_send_signal(&handle, Signal::KILL);
+    let limit = Timespec { tv_sec: GONE_SECONDS_MAX.into(), tv_nsec: 0 };
+    match poll(&mut [PollFd::new(&handle, PollFlags::IN)], Some(&limit)) {
+        Ok(1..) => Ok(()),
+        Ok(0) | Err(_) if start_of(pid) == Some(start) => Err(LabError::Immortal(pid)),
+        Ok(0) | Err(_) => Ok(()),
+    }
 }
 
 /// When a process began, in the kernel's ticks; `None` once it has ended, a zombie included. With the pid
@@ -315,6 +380,39 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    #[test]
+    fn a_place_that_others_could_have_made_or_can_write_is_not_used() {
+        use std::os::unix::fs::{PermissionsExt as _, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        keep_root(&root).unwrap();
+        keep_root(&root).unwrap();
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(matches!(keep_root(&root), Err(LabError::Foreign { .. })));
+        fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).unwrap();
+        let link = dir.path().join("link");
+        symlink(&root, &link).unwrap();
+        assert!(matches!(keep_root(&link), Err(LabError::Foreign { .. })));
+        // Nor is a turn taken through a link, or what it names cut.
+        let precious = dir.path().join("precious");
+        fs::write(&precious, "x").unwrap();
+        symlink(&precious, root.join(TURN)).unwrap();
+        assert!(clean(&root).is_err());
+        assert_eq!(fs::read_to_string(&precious).unwrap(), "x");
+    }
+
+    #[test]
+    fn a_process_that_is_not_the_one_is_not_ended() {
+        let mut other = Command::new("sleep").arg("60").spawn().unwrap();
+        let start = start_of(other.id()).unwrap();
+        end(other.id(), start + 1).unwrap();
+        assert_eq!(start_of(other.id()), Some(start));
+        end(other.id(), start).unwrap();
+        assert_eq!(start_of(other.id()), None);
+        other.wait().unwrap();
+        end(other.id(), start).unwrap();
+    }
 
     #[test]
     fn what_a_killed_run_left_is_cleaned_and_what_a_living_one_has_is_not() {

@@ -30,6 +30,7 @@ mod network;
 mod observer;
 mod page;
 mod pressure;
+mod programs;
 mod releases;
 mod report;
 mod run;
@@ -46,6 +47,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use args::{Line, Verb};
+use programs::Programs;
 use report::Exit;
 
 fn main() -> ExitCode {
@@ -68,14 +70,14 @@ fn main() -> ExitCode {
                 Exit::Harness.into()
             }
         },
-        Verb::Guard { pid, start } => match lab::guard(&lab::root(), pid, start) {
+        Verb::Guard { pid, start } => match lab::root().and_then(|root| lab::guard(&root, pid, start)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failed("clean up", &error),
         },
         Verb::Mutants { names, list, seed, json } => mutants(&names, list, seed, json),
         Verb::Report { folder, out } => {
             let out = out.unwrap_or_else(|| folder.join(PAGE));
-            match run::write_page(&folder, &out) {
+            match run::write_page(&folder, &out, None) {
                 Ok(()) => {
                     println!("{}", out.display());
                     ExitCode::SUCCESS
@@ -104,7 +106,7 @@ fn doctor(json: bool) -> ExitCode {
         }
     };
     tidy_up();
-    match doctor::run(&lab::root(), tell) {
+    match lab::root().and_then(|root| doctor::run(&root, tell)) {
         Ok(findings) => {
             if json {
                 println!("{}", serde_json::json!({ "faults": findings }));
@@ -124,13 +126,28 @@ fn run(wish: args::Run) -> ExitCode {
             return Exit::Harness.into();
         }
     };
-    let seed = wish.seed.unwrap_or_else(rand::random);
+    // Told at once: whatever becomes of this run, it can be done again.
+    let drawn = || {
+        let seed = rand::random();
+        eprintln!("seed {seed}");
+        seed
+    };
+    let seed = wish.seed.unwrap_or_else(drawn);
     let out = wish.out.unwrap_or_else(|| PathBuf::from(format!("chaos-{seed}")));
     let loopback = wish.loopback || !lab::is_root();
     if !wish.loopback && loopback {
         eprintln!("on this machine's loopback, as namespaces need root");
     }
-    carry_out(&experiment, seed, out, wish.programs, loopback)
+    match Programs::find(&wish.programs, None) {
+        Ok(programs) => carry_out(&experiment, seed, out, programs, loopback),
+        Err(error) => no_program(&error),
+    }
+}
+
+fn no_program(error: &programs::ProgramError) -> ExitCode {
+    eprintln!("error: there is nothing to be tested: {error}");
+    eprintln!("  --holdfast names the program, and --other another version of it");
+    Exit::Harness.into()
 }
 
 fn replay(folder: &std::path::Path, out: Option<PathBuf>, programs: args::Programs) -> ExitCode {
@@ -147,6 +164,13 @@ fn replay(folder: &std::path::Path, out: Option<PathBuf>, programs: args::Progra
         name.push("-again");
         folder.with_file_name(name)
     };
+    let programs = match Programs::find(&programs, plan.programs.as_ref()) {
+        Ok(programs) => programs,
+        Err(error) => return no_program(&error),
+    };
+    for words in plan.programs.iter().flat_map(|before| programs.changed(before)) {
+        eprintln!("warning: {words}");
+    }
     carry_out(&plan.experiment, plan.seed, out.unwrap_or_else(again), programs, plan.loopback)
 }
 
@@ -154,20 +178,10 @@ fn carry_out(
     experiment: &experiment::Experiment,
     seed: u64,
     out: PathBuf,
-    programs: args::Programs,
+    programs: Programs,
     loopback: bool,
 ) -> ExitCode {
-    let beside = || Some(std::env::current_exe().ok()?.with_file_name("holdfast"));
-    let holdfast = programs.holdfast.or_else(|| beside().filter(|path| path.exists()));
-    let wish = run::Wish {
-        experiment,
-        seed,
-        folder: out.clone(),
-        holdfast: holdfast.unwrap_or_else(|| PathBuf::from("holdfast")),
-        other: programs.other,
-        loopback,
-        stop: Arc::default(),
-    };
+    let wish = run::Wish { experiment, seed, folder: out.clone(), programs, loopback, stop: Arc::default() };
     for signal in [SIGINT, SIGTERM] {
         // A second one ends it at once, and leaves the rest to `clean`.
         let registered = flag::register_conditional_default(signal, Arc::clone(&wish.stop))
@@ -182,7 +196,7 @@ fn carry_out(
         Ok(report) => {
             print!("{}", report.text());
             println!("history: {}", out.join("history.jsonl").display());
-            match run::write_page(&out, &out.join(PAGE)) {
+            match run::write_page(&out, &out.join(PAGE), Some(&report)) {
                 Ok(()) => println!("report: {}", out.join(PAGE).display()),
                 Err(error) => eprintln!("warning: no page was made: {error}"),
             }
@@ -190,11 +204,18 @@ fn carry_out(
         }
         Err(error) => {
             eprintln!("error: there is no verdict: {error}");
-            eprintln!("  {} keeps what there is; `holdfast-chaos clean` removes what is left", out.display());
+            if !error.has_left_nothing() && out.exists() {
+                eprintln!(
+                    "  {} keeps what there is; `holdfast-chaos clean` removes what is left",
+                    out.display()
+                );
+            }
             let exit = match error {
                 run::RunError::Aborted(_) => Exit::Aborted,
                 run::RunError::Starved { .. } => Exit::Inconclusive,
-                run::RunError::Folder { .. }
+                run::RunError::Taken { .. }
+                | run::RunError::Room { .. }
+                | run::RunError::Folder { .. }
                 | run::RunError::Network(_)
                 | run::RunError::Farm(_)
                 | run::RunError::Lab(_)
@@ -215,7 +236,7 @@ fn tidy_up() {
             "warning: if this is killed, call `holdfast-chaos clean`: no guard can be started: {error}"
         );
     }
-    if let Err(error) = lab::clean(&lab::root()) {
+    if let Err(error) = lab::root().and_then(|root| lab::clean(&root)) {
         eprintln!("warning: what an earlier run has left can not be removed: {error}");
     }
 }
@@ -250,7 +271,7 @@ fn mutants(names: &[String], list: bool, seed: u64, json: bool) -> ExitCode {
 }
 
 fn clean() -> ExitCode {
-    match lab::clean(&lab::root()) {
+    match lab::root().and_then(|root| lab::clean(&root)) {
         Ok(0) => println!("nothing was left"),
         Ok(1) => println!("removed what one run had left"),
         Ok(count) => println!("removed what {count} runs had left"),

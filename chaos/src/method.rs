@@ -1,7 +1,6 @@
 //! The method of an experiment: whom each fault hits, and when it begins and ends.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -11,9 +10,9 @@ use serde::Serialize;
 
 use crate::abort::Watch;
 use crate::experiment::{Blow, Experiment, Step, Target};
-use crate::farm::{Farm, FarmError};
-use crate::fault::{Active, Fault, FaultError, Field};
-use crate::history::{Ended, Event};
+use crate::farm::Farm;
+use crate::fault::{self, Active, Fault, FaultError, Field};
+use crate::history::{Ended, Event, FaultEvent};
 use crate::journal::Journal;
 use crate::lab::Lab;
 use crate::run::RunError;
@@ -41,8 +40,7 @@ pub struct Method<'a> {
     pub lab: &'a mut Lab,
     pub switch: Option<&'a Switch>,
     pub journal: &'a Journal,
-    pub stop: &'a AtomicBool,
-    pub watch: Watch,
+    pub watch: &'a mut Watch,
     pub random: StdRng,
     pub chosen: Vec<Chosen>,
     /// Faults that last all the while.
@@ -113,10 +111,9 @@ impl Method<'_> {
                 None => self.choose(blow.target, &mut random, active)?,
             };
             self.ready(&targets, active)?;
-            let nodes: Vec<String> =
-                targets.iter().map(|target| self.farm.nodes[*target].name.clone()).collect();
+            let nodes = self.names(&targets);
             tell(&format!("{} at {}", blow.fault.name(), nodes.join(", ")));
-            self.note(&blow.fault, &nodes, true);
+            self.note(&blow.fault, &targets, true, None);
             self.chosen.push(Chosen { fault: blow.fault.clone(), nodes });
             let ended = ended(active.iter().chain(&self.lasting));
             active.push(Active::begin(&blow.fault, &targets, &mut self.field(&mut random, ended))?);
@@ -128,34 +125,45 @@ impl Method<'_> {
     fn mend(&mut self, active: Vec<Active>) -> Result<(), RunError> {
         let mut mended = Ok(());
         for active in active.into_iter().rev() {
-            let nodes: Vec<String> =
-                active.targets().iter().map(|target| self.farm.nodes[*target].name.clone()).collect();
-            let fault = active.fault().clone();
+            let (fault, targets) = (active.fault().clone(), active.targets().to_vec());
             let mut random = StdRng::seed_from_u64(self.random.random());
             let ended = active.end(&mut self.field(&mut random, BTreeSet::new()));
-            self.note(&fault, &nodes, false);
+            let (bit, ended) = match ended {
+                Ok(bit) => (bit, Ok(())),
+                Err(error) => (None, Err(error)),
+            };
+            self.note(&fault, &targets, false, bit);
             mended = mended.and(ended);
         }
         Ok(mended?)
     }
 
-    /// Waits for a whole farm, and writes it down if there is none in time.
+    /// Waits for a whole farm, sees to it that agents run that should, and writes it down if there is none in
+    /// time.
     ///
     /// # Errors
-    /// When nobody can be asked.
+    /// When it is given up, or an agent can not be started.
     pub fn wait_whole(&mut self, tell: &mut impl FnMut(&str)) -> Result<(), RunError> {
-        match self.farm.wait_whole(Duration::from_secs(self.experiment.recovery_seconds_max)) {
-            Err(FarmError::NotWhole { limit, status }) => {
+        let seconds = self.experiment.recovery_seconds_max;
+        let began = Instant::now();
+        while let Err(status) = self.farm.whole() {
+            self.watch.host().map_err(RunError::Aborted)?;
+            if began.elapsed() > Duration::from_secs(seconds) {
                 tell("the farm is not whole in time");
-                self.journal.note(Event::NotWhole { seconds: limit.as_secs(), status });
-                Ok(())
+                self.journal.note(Event::NotWhole { seconds, status });
+                return Ok(());
             }
-            whole => Ok(whole?),
+            for fault in &mut self.lasting {
+                fault.tick()?;
+            }
+            self.supervise(&[])?;
+            std::thread::sleep(LOOK_EVERY);
         }
+        Ok(())
     }
 
     fn field<'b>(&'b mut self, random: &'b mut StdRng, ended: BTreeSet<usize>) -> Field<'b> {
-        Field { farm: self.farm, lab: self.lab, switch: self.switch, random, ended }
+        Field { farm: self.farm, lab: self.lab, switch: self.switch, random, ended, watch: self.watch }
     }
 
     /// Whom a fault hits.
@@ -214,18 +222,25 @@ impl Method<'_> {
         Ok(())
     }
 
-    fn note(&self, fault: &Fault, nodes: &[String], begins: bool) {
-        let (fault, targets) = (fault.name().to_owned(), nodes.to_vec());
-        self.journal.note(Event::Fault { fault, targets, begins });
+    fn note(&self, fault: &Fault, targets: &[usize], begins: bool, bit: Option<u64>) {
+        let others = fault::also_hit(fault, targets, self.farm.nodes.len());
+        self.journal.note(Event::Fault(FaultEvent {
+            fault: fault.name().to_owned(),
+            targets: self.names(targets),
+            begins,
+            others: self.names(&others.into_iter().collect::<Vec<_>>()),
+            bit,
+        }));
+    }
+
+    fn names(&self, numbers: &[usize]) -> Vec<String> {
+        numbers.iter().map(|number| self.farm.nodes[*number].name.clone()).collect()
     }
 
     /// Waits, unless somebody wants to stop, and sees to it that agents run that should.
     pub fn rest(&mut self, seconds: u64, active: &mut [Active]) -> Result<(), RunError> {
         let end = Instant::now() + Duration::from_secs(seconds);
         while Instant::now() < end {
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(RunError::Aborted("a signal".to_owned()));
-            }
             self.watch.look().map_err(RunError::Aborted)?;
             for fault in active.iter_mut().chain(&mut self.lasting) {
                 fault.tick()?;

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
+use crate::abort::Watch;
 use crate::farm::{Asker, Farm, FarmError};
 use crate::history::{Event, Op, Outcome, Value};
 use crate::journal::Journal;
@@ -63,20 +64,30 @@ impl Workshop {
 ///
 /// # Errors
 /// When it does not come to run.
-pub fn deploy_orders(farm: &Farm, workshop: &Workshop) -> Result<(), FarmError> {
+pub fn deploy_orders(farm: &Farm, workshop: &Workshop, watch: &mut Watch) -> Result<(), FarmError> {
     let served = workshop.served.to_string_lossy().into_owned();
     let folder = workshop.release(ORDERS, &["--served", &served]).map_err(|source| FarmError::File {
         what: "make a release in",
         path: workshop.folder.clone(),
         source,
     })?;
-    farm.deploy(0, &folder, "1").map(drop)
+    let Some(asker) = farm.askers().into_iter().next() else { return Ok(()) };
+    // On a thread of its own, which ends with the agents if it is given up.
+    let deploying = std::thread::spawn(move || asker.deploy(&folder, "1"));
+    while !deploying.is_finished() {
+        watch.host().map_err(FarmError::GivenUp)?;
+        std::thread::sleep(LOOK_EVERY);
+    }
+    let panicked =
+        || FarmError::Answer { verb: "deploy".to_owned(), text: "nothing: it panicked".to_owned() };
+    deploying.join().unwrap_or_else(|_| Err(panicked())).map(drop)
 }
 
 /// Deploys one release after the other until it is stopped.
 pub struct Deployer {
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    /// Returns whether it could work.
+    thread: Option<JoinHandle<bool>>,
 }
 
 impl Deployer {
@@ -87,13 +98,10 @@ impl Deployer {
         Self { stop, thread: Some(thread) }
     }
 
-    /// Lets the rollout that is going on come to its end.
-    pub fn stop(&mut self) {
+    /// Lets the rollout that is going on come to its end. Returns whether it could work.
+    pub fn stop(&mut self) -> bool {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            // It has told of its panic itself.
-            let _ended = thread.join();
-        }
+        self.thread.take().is_none_or(|thread| matches!(thread.join(), Ok(true)))
     }
 }
 
@@ -103,14 +111,17 @@ impl Drop for Deployer {
     }
 }
 
-fn work(askers: &[Asker], workshop: &Workshop, seed: u64, journal: &Journal, stop: &AtomicBool) {
+fn work(askers: &[Asker], workshop: &Workshop, seed: u64, journal: &Journal, stop: &AtomicBool) -> bool {
     let mut random = StdRng::seed_from_u64(seed);
     for version in 1_u64.. {
         let asker = &askers[random.random_range(0..askers.len())];
         let text = format!("version {version}");
         let folder = match workshop.release(PAGES, &["--text", &text]) {
             Ok(folder) => folder,
-            Err(error) => return eprintln!("warning: no release can be made: {error}"),
+            Err(error) => {
+                eprintln!("warning: no release can be made: {error}");
+                return false;
+            }
         };
         let release = version.to_string();
         let op = Op::Deploy { app: PAGES.to_owned(), release: release.clone() };
@@ -122,19 +133,20 @@ fn work(askers: &[Asker], workshop: &Workshop, seed: u64, journal: &Journal, sto
         let ended = Instant::now();
         while ended.elapsed() < EVERY {
             if stop.load(Ordering::Relaxed) {
-                return;
+                return true;
             }
             std::thread::sleep(LOOK_EVERY);
         }
     }
+    true
 }
 
 /// Writes down which releases of the app that is deployed again and again each node runs, and who runs none.
 ///
 /// # Errors
 /// When nobody can be asked.
-pub fn note_runs(farm: &Farm, journal: &Journal) -> Result<(), FarmError> {
-    let runs = farm.runs(PAGES)?;
+pub fn note_runs(farm: &Farm, journal: &Journal, watch: &mut Watch) -> Result<(), FarmError> {
+    let runs = farm.runs(PAGES, watch)?;
     let is_bare = |name: &String| runs.iter().all(|(node, _)| node != name);
     let bare = farm.nodes.iter().map(|node| node.name.clone()).filter(is_bare);
     let nothing: Vec<(String, String)> = bare.map(|name| (name, String::new())).collect();

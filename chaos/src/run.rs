@@ -8,38 +8,46 @@
 //! The folder keeps the history, the plan (the experiment with everything that the seed has decided), the
 //! nodes' settings and logs, and the verdict.
 
+mod error;
+mod keep;
+mod plan;
+mod room;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use serde::{Deserialize, Serialize};
 
 use crate::abort::Watch;
 use crate::acts::Acts;
 use crate::app;
 use crate::check;
-use crate::command;
 use crate::doctor;
 use crate::experiment::Experiment;
-use crate::farm::{Farm, FarmError, Ground};
-use crate::fault::{Fault, FaultError};
-use crate::history::{self, Event, History, HistoryError, Op, Phase, Run, Sample};
+use crate::farm::{Farm, Ground};
+use crate::fault::Fault;
+use crate::history::{self, Event, History, Op, Phase, Run, Sample};
 use crate::journal::Journal;
-use crate::lab::{self, Lab, LabError};
-use crate::method::{Chosen, Method};
-use crate::network::{self, NetworkError};
+use crate::lab::{self, Lab};
+use crate::method::Method;
+use crate::network;
 use crate::observer::Observer;
 use crate::page;
-use crate::pressure::{Pressure, Seconds};
+use crate::pressure::Pressure;
+use crate::programs::{self, Programs};
 use crate::releases::{self, Workshop};
 use crate::report::{Exit, Report};
 use crate::switch::Switch;
 use crate::workload::{self, Kind, Workload};
+pub use error::RunError;
+use error::folder;
+pub use plan::Planned;
 
 /// What is asked for.
 pub struct Wish<'a> {
@@ -47,86 +55,42 @@ pub struct Wish<'a> {
     pub seed: u64,
     /// Where everything is kept. It must not be there yet.
     pub folder: PathBuf,
-    pub holdfast: PathBuf,
-    /// Another version of it, for experiments in which two work together.
-    pub other: Option<PathBuf>,
+    pub programs: Programs,
     /// The agents share this machine's loopback.
     pub loopback: bool,
     /// Set by a signal.
     pub stop: Arc<AtomicBool>,
 }
 
-/// Why an experiment has no verdict.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    #[error("can not use {}: {source}", path.display())]
-    Folder { path: PathBuf, source: io::Error },
-    #[error(transparent)]
-    Network(#[from] NetworkError),
-    #[error(transparent)]
-    Farm(#[from] FarmError),
-    #[error(transparent)]
-    Lab(#[from] LabError),
-    #[error("the history: {0}")]
-    History(#[from] HistoryError),
-    #[error("{0} of the clients failed")]
-    Clients(usize),
-    #[error(transparent)]
-    Fault(#[from] FaultError),
-    #[error("this machine does not let us: {0}")]
-    Absent(String),
-    #[error("it was given up: {0}")]
-    Aborted(String),
-    #[error("the host was starved of processor in {} of {} seconds: {reason}", seconds.starved, seconds.all)]
-    Starved { seconds: Seconds, reason: String },
-}
-
-#[derive(Debug, Serialize)]
-struct Plan<'a> {
-    experiment: &'a Experiment,
-    seed: u64,
-    loopback: bool,
-    /// What was left to the seed, in order.
-    chosen: Vec<Chosen>,
-}
-
-/// What a run was, as it has written it down.
-#[derive(Debug, Deserialize)]
-pub struct Planned {
-    pub experiment: Experiment,
-    pub seed: u64,
-    #[serde(default)]
-    pub loopback: bool,
-}
-
-impl Planned {
-    /// # Errors
-    /// When the folder has no plan that is understood, and can be meant.
-    pub fn load(folder: &Path) -> io::Result<Self> {
-        let text = fs::read_to_string(folder.join(PLAN))?;
-        let planned: Self = serde_json::from_str(&text).map_err(io::Error::other)?;
-        // A file can be changed, and comes from whatever version has written it.
-        planned.experiment.make_sense().map_err(io::Error::other)?;
-        Ok(planned)
+impl Wish<'_> {
+    fn is_to_stop(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 }
 
-const PLAN: &str = "plan.json";
+/// No client waits for two answers as long as that.
+const ASKED_WITHIN: Duration = Duration::from_secs(30);
 
-/// Makes a page of what a run has left in its folder.
+/// Makes a page of what a run has left in its folder, and of the report on it if there is one already: to judge
+/// a history may take minutes.
 ///
 /// # Errors
 /// When there is no history, or the page can not be written.
-pub fn write_page(folder: &Path, out: &Path) -> Result<(), RunError> {
+pub fn write_page(folder: &Path, out: &Path, judged: Option<&Report>) -> Result<(), RunError> {
     let history = history::read(&folder.join("history.jsonl"))?;
     let planned = Planned::load(folder).ok();
-    let again = format!("holdfast-chaos replay {}", folder.display());
+    let programs = planned.as_ref().and_then(|plan| plan.programs.as_ref());
+    let options = programs.map_or(String::new(), Programs::options);
+    let again = format!("holdfast-chaos replay {}{options}", programs::quoted(folder));
     let about = page::About {
         steady_state: planned.as_ref().map_or("", |plan| plan.experiment.steady_state.as_str()),
         again: &again,
     };
-    let page = page::render(&history, &check::all(&history), &about);
-    fs::write(out, page).map_err(|source| RunError::Folder { path: out.to_owned(), source })
+    let page = match judged {
+        Some(report) => page::render(&history, report, &about),
+        None => page::render(&history, &check::all(&history), &about),
+    };
+    fs::write(out, page).map_err(self::folder(out))
 }
 
 /// Runs it. `tell` hears what is being done.
@@ -134,14 +98,26 @@ pub fn write_page(folder: &Path, out: &Path) -> Result<(), RunError> {
 /// # Errors
 /// See [`RunError`]; what was made is undone all the same.
 pub fn run(wish: &Wish<'_>, mut tell: impl FnMut(&str)) -> Result<Report, RunError> {
-    let folder = |source| RunError::Folder { path: wish.folder.clone(), source };
-    fs::create_dir_all(wish.folder.parent().unwrap_or(Path::new("."))).map_err(folder)?;
-    fs::create_dir(&wish.folder).map_err(folder)?;
+    let labs = lab::root()?;
+    means(wish)?;
+    room::check(wish.experiment, &labs)?;
+    fs::create_dir_all(wish.folder.parent().unwrap_or(Path::new("."))).map_err(folder(&wish.folder))?;
+    match fs::create_dir(&wish.folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            return Err(RunError::Taken { path: wish.folder.clone() });
+        }
+        made => made.map_err(folder(&wish.folder))?,
+    }
+    plan::write(wish, &[])?;
     let pressure = Pressure::start();
-    let mut lab = Lab::open(&lab::root())?;
+    let mut lab = Lab::open(&labs)?;
     let judged = work(wish, &mut lab, &pressure, &mut tell).and_then(|()| judge(wish));
     put_away(lab, &judged, &wish.folder, &mut tell);
     match judged {
+        // What fails once it is to stop may have failed of that.
+        Err(error) if wish.is_to_stop() && !matches!(error, RunError::Aborted(_)) => {
+            Err(RunError::Aborted(format!("a signal, and then: {error}")))
+        }
         // What a starved host kept from coming about says nothing of the farm, nor of this tool.
         Err(error) if pressure.seconds().are_starved() && !matches!(error, RunError::Aborted(_)) => {
             Err(RunError::Starved { seconds: pressure.seconds(), reason: error.to_string() })
@@ -153,9 +129,12 @@ pub fn run(wish: &Wish<'_>, mut tell: impl FnMut(&str)) -> Result<Report, RunErr
 /// Ends the farm, whatever came of it. A verdict stands as well where not everything could be kept or
 /// removed, and so does the reason why there is none.
 fn put_away(lab: Lab, judged: &Result<Report, RunError>, folder: &Path, tell: &mut impl FnMut(&str)) {
+    if let Err(error) = keep::logs(lab.folder(), folder) {
+        tell(&format!("warning: not all of the agents' logs are kept: {error}"));
+    }
     if judged.as_ref().is_ok_and(|report| report.exit() == Exit::Violated) {
         tell("keeping the nodes' data");
-        if let Err(error) = keep_data(lab.folder(), folder) {
+        if let Err(error) = keep::data(lab.folder(), folder) {
             tell(&format!("warning: not all of the nodes' data is kept: {error}"));
         }
     }
@@ -168,7 +147,7 @@ fn judge(wish: &Wish<'_>) -> Result<Report, RunError> {
     let history = history::read(&wish.folder.join("history.jsonl"))?;
     let report = check::all(&history);
     let path = wish.folder.join("verdict.json");
-    fs::write(&path, report.json()).map_err(|source| RunError::Folder { path, source })?;
+    fs::write(&path, report.json()).map_err(folder(&path))?;
     Ok(report)
 }
 
@@ -176,9 +155,10 @@ fn judge(wish: &Wish<'_>) -> Result<Report, RunError> {
 fn start(
     wish: &Wish<'_>,
     lab: &mut Lab,
+    watch: &mut Watch,
     tell: &mut impl FnMut(&str),
 ) -> Result<(Farm, Option<Switch>), RunError> {
-    let Wish { experiment, seed, holdfast, .. } = wish;
+    let Wish { experiment, seed, programs, .. } = wish;
     let clocks = means(wish)?;
     tell(&format!("starting {} agents", experiment.nodes));
     let (hosts, switch) = if wish.loopback {
@@ -194,13 +174,13 @@ fn start(
     let ground = Ground {
         hosts,
         folder: &homes,
-        holdfast,
-        other: wish.other.as_deref(),
+        holdfast: &programs.holdfast.path,
+        other: programs.other.as_ref().map(|other| other.path.as_path()),
         zones: experiment.zones,
         disks: experiment.faults().any(Fault::needs_disks),
         clocks,
     };
-    Ok((Farm::start(lab, ground)?, switch))
+    Ok((Farm::start(lab, ground, watch)?, switch))
 }
 
 /// Whether everything is there that the experiment takes: a fault that was left out would be taken for one
@@ -214,7 +194,7 @@ fn means(wish: &Wish<'_>) -> Result<Option<&'static Path>, RunError> {
             return absent(format!("on loopback there is no {}; it takes root", beyond.join(", no ")));
         }
     }
-    if wish.experiment.faults().any(Fault::needs_another_version) && wish.other.is_none() {
+    if wish.experiment.faults().any(Fault::needs_another_version) && wish.programs.other.is_none() {
         return absent("it needs another version of the program: name it with --other".to_owned());
     }
     if !wish.experiment.faults().any(Fault::needs_clocks) {
@@ -232,21 +212,13 @@ fn work(
     pressure: &Pressure,
     tell: &mut impl FnMut(&str),
 ) -> Result<(), RunError> {
-    let Wish { experiment, seed, folder, stop, .. } = wish;
+    let Wish { experiment, seed, folder, .. } = wish;
     let kept = |source| RunError::Folder { path: folder.clone(), source };
     let homes = lab.folder().to_owned();
-    let (mut farm, switch) = start(wish, lab, tell)?;
-    let hosts = farm.hosts();
-    let run = Run {
-        version: 1,
-        seed: *seed,
-        experiment: experiment.name.clone(),
-        nodes: farm.nodes.iter().map(|node| node.name.clone()).collect(),
-        failed_requests_max: experiment.failed_requests_max,
-        workloads: experiment.workloads.clone(),
-    };
+    let mut watch = Watch::new(experiment.abort, folder, &homes, Arc::clone(&wish.stop));
+    let (mut farm, switch) = start(wish, lab, &mut watch, tell)?;
     let path = folder.join("history.jsonl");
-    let journal = Journal::create(&path, run).map_err(kept)?;
+    let journal = Journal::create(&path, heading(wish, &farm)).map_err(kept)?;
     pressure.tell(&journal);
     let observer = Observer::start(farm.askers(), journal.clone());
     let logs = farm.nodes.iter().map(|node| (node.name.clone(), node.log.clone())).collect();
@@ -254,50 +226,68 @@ fn work(
     let workshop = Workshop::new(&homes).map_err(kept)?;
     if experiment.workloads.contains(&Kind::Requests) {
         tell("deploying an app that takes orders");
-        releases::deploy_orders(&farm, &workshop)?;
+        releases::deploy_orders(&farm, &workshop, &mut watch)?;
     }
-    let sockets = farm.nodes.iter().map(|node| node.socket.clone()).collect();
-    let names = farm.nodes.iter().map(|node| node.name.clone()).collect();
-    let clients = workload::Ground { hosts, names, sockets, seed: *seed };
-    let clients = Workload::start(&clients, &experiment.workloads, &journal);
+    let clients = Workload::start(&clients(&farm, *seed), &experiment.workloads, &journal);
     let mut deployer = experiment
         .workloads
         .contains(&Kind::Deploys)
         .then(|| releases::Deployer::start(farm.askers(), workshop.clone(), *seed, journal.clone()));
+    watch.listen(journal.clone());
     let mut method = Method {
         experiment,
         farm: &mut farm,
         lab,
         switch: switch.as_ref(),
         journal: &journal,
-        stop,
-        watch: Watch::new(experiment.abort, folder.clone(), journal.clone()),
+        watch: &mut watch,
         random: StdRng::seed_from_u64(*seed),
         chosen: Vec::new(),
         lasting: Vec::new(),
     };
-    let broken = break_it(&mut method, tell);
-    let plan =
-        Plan { experiment, seed: *seed, loopback: wish.loopback, chosen: std::mem::take(&mut method.chosen) };
-    let failed = clients.stop();
+    let broken = break_it(&mut method, clients.count(), tell);
+    let chosen = std::mem::take(&mut method.chosen);
+    if matches!(broken, Err(RunError::Aborted(_))) {
+        // Then nobody waits for an answer, nor for the end of a rollout.
+        (0..farm.nodes.len()).for_each(|number| farm.kill(number));
+    }
+    let mut failed = clients.stop();
     if let Some(deployer) = &mut deployer {
         tell("letting the rollout that is going on come to its end");
-        deployer.stop();
+        failed += usize::from(!deployer.stop());
     }
     drop(observer);
-    fs::write(folder.join(PLAN), serde_json::to_string_pretty(&plan).unwrap_or_default()).map_err(kept)?;
-    journal.finish().map_err(kept)?;
-    keep_logs(&farm, &homes, folder).map_err(kept)?;
-    broken?;
+    // Where the disk is full, that is why it was given up, and not why it has failed.
+    let written = plan::write(wish, &chosen).and(journal.finish().map_err(kept));
+    broken.and(written)?;
     if failed > 0 {
         return Err(RunError::Clients(failed));
     }
-    gather(&farm, &journal, &path, deployer.is_some(), tell)?;
+    gather(&farm, &journal, &path, deployer.is_some(), &mut watch, tell)?;
     drop(acts);
     for (uuid, backend) in app::orders(&workshop.served).map_err(kept)? {
         journal.note(Event::Served { uuid, backend });
     }
-    journal.finish().map_err(kept)
+    journal.finish().map_err(kept)?;
+    if wish.is_to_stop() { Err(RunError::Aborted("a signal".to_owned())) } else { Ok(()) }
+}
+
+/// What the history is of.
+fn heading(wish: &Wish<'_>, farm: &Farm) -> Run {
+    Run {
+        version: 1,
+        seed: wish.seed,
+        experiment: wish.experiment.name.clone(),
+        nodes: farm.nodes.iter().map(|node| node.name.clone()).collect(),
+        failed_requests_max: wish.experiment.failed_requests_max,
+        workloads: wish.experiment.workloads.clone(),
+    }
+}
+
+fn clients(farm: &Farm, seed: u64) -> workload::Ground {
+    let sockets = farm.nodes.iter().map(|node| node.socket.clone()).collect();
+    let names = farm.nodes.iter().map(|node| node.name.clone()).collect();
+    workload::Ground { hosts: farm.hosts(), names, sockets, seed }
 }
 
 /// What can be asked only once all is over.
@@ -306,26 +296,32 @@ fn gather(
     journal: &Journal,
     path: &Path,
     deploys: bool,
+    watch: &mut Watch,
     tell: &mut impl FnMut(&str),
 ) -> Result<(), RunError> {
     journal.note(Event::Phase { phase: Phase::Final });
     tell("reading everything back at every server");
     let tried = tried(&history::read(path)?);
     for node in &farm.nodes {
+        watch.host().map_err(RunError::Aborted)?;
         // What can not be read is in the history, and is judged.
         if let Err(reason) = workload::read_back(&node.host, &tried, journal) {
             tell(&format!("{} does not let us read: {reason}", node.name));
         }
     }
     if deploys {
-        releases::note_runs(farm, journal)?;
+        match releases::note_runs(farm, journal, watch).map_err(RunError::from) {
+            // Nothing of it is in the history then, which is judged.
+            Err(RunError::Farm(reason)) => tell(&format!("nobody tells what runs where: {reason}")),
+            noted => noted?,
+        }
     }
     sample(farm, journal);
     Ok(())
 }
 
 /// From the steady state to the steady state.
-fn break_it(method: &mut Method<'_>, tell: &mut impl FnMut(&str)) -> Result<(), RunError> {
+fn break_it(method: &mut Method<'_>, clients: u32, tell: &mut impl FnMut(&str)) -> Result<(), RunError> {
     let experiment = method.experiment;
     tell(&format!("steady for {} s", experiment.steady_seconds));
     method.journal.note(Event::Phase { phase: Phase::Steady });
@@ -335,10 +331,17 @@ fn break_it(method: &mut Method<'_>, tell: &mut impl FnMut(&str)) -> Result<(), 
     method.run(tell)?;
     tell("waiting until the farm is whole again");
     method.journal.note(Event::Phase { phase: Phase::Recovery });
+    method.watch.listen_no_more();
     method.wait_whole(tell)?;
     tell(&format!("steady again for {} s", experiment.steady_seconds));
     method.journal.note(Event::Phase { phase: Phase::After });
-    method.rest(experiment.steady_seconds, &mut [])
+    let after = Instant::now();
+    method.rest(experiment.steady_seconds, &mut [])?;
+    // Who still waits for an answer of before says nothing of now. Each has to ask once more.
+    while !method.journal.have_asked_since(clients, after) && after.elapsed() < ASKED_WITHIN {
+        method.rest(1, &mut [])?;
+    }
+    Ok(())
 }
 
 /// Every entry that anybody tried to add.
@@ -361,36 +364,6 @@ fn sample(farm: &Farm, journal: &Journal) {
         let (threads, rss_kib) = (line("Threads:"), line("VmRSS:"));
         journal.note(Event::Sample(Sample { node: node.name.clone(), pid, fds, threads, rss_kib }));
     }
-}
-
-/// The nodes' folders, as they are.
-fn keep_data(homes: &Path, folder: &Path) -> io::Result<()> {
-    let names = fs::read_dir(homes)?.flatten().filter(|entry| {
-        // An image has all that the disk has.
-        let name = entry.file_name().to_string_lossy().into_owned();
-        name.starts_with("node-") && !name.ends_with(".image")
-    });
-    for entry in names {
-        let kept = folder.join("data").join(entry.file_name());
-        let from = entry.path();
-        let words = ["-a", "--", &from.to_string_lossy(), &kept.to_string_lossy()];
-        fs::create_dir_all(folder.join("data"))?;
-        // Sockets can not be copied, and are of no use.
-        if let Err(error) = command::run("cp", &words) {
-            eprintln!("warning: {error}");
-        }
-    }
-    Ok(())
-}
-
-/// What the agents said outlives the lab.
-fn keep_logs(farm: &Farm, homes: &Path, folder: &Path) -> io::Result<()> {
-    for node in &farm.nodes {
-        for (file, kept) in [("agent.log", "log"), ("agent.toml", "toml")] {
-            fs::copy(homes.join(&node.name).join(file), folder.join(format!("{}.{kept}", node.name)))?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -421,22 +394,5 @@ mod tests {
         assert_eq!(told.len(), 3, "{told:?}");
         assert!(told[1].contains("not all of the nodes' data is kept"), "{told:?}");
         assert!(told[2].contains("clean"), "{told:?}");
-    }
-
-    #[test]
-    fn a_plan_that_can_not_be_meant_is_not_done_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let plan = |nodes: u8| {
-            let step = serde_json::json!({"faults": [{"fault": "kill", "target": "any"}], "seconds": 1, "then_seconds": 1});
-            let experiment = serde_json::json!({
-                "name": "x", "steady_state": "s", "nodes": nodes, "steady_seconds": 1,
-                "recovery_seconds_max": 9, "method": [step],
-            });
-            let plan = serde_json::json!({"experiment": experiment, "seed": 7});
-            fs::write(folder.path().join(PLAN), plan.to_string()).unwrap();
-            Planned::load(folder.path()).map(|plan| plan.experiment.nodes)
-        };
-        assert_eq!(plan(3).unwrap(), 3);
-        assert!(plan(0).unwrap_err().to_string().contains("nodes"));
     }
 }

@@ -6,6 +6,7 @@ mod requests;
 mod socket;
 mod store;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -86,7 +87,8 @@ pub struct Ground {
 /// The clients at work.
 pub struct Workload {
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
+    /// Each returns whether it could work.
+    threads: Vec<JoinHandle<bool>>,
 }
 
 impl Workload {
@@ -101,20 +103,33 @@ impl Workload {
                 let (ground, journal, stop) = (ground.clone(), journal.clone(), Arc::clone(&stop));
                 let board = board.clone();
                 threads.push(std::thread::spawn(move || {
-                    work(&ground, number, *role, client, &board, &journal, &stop);
+                    let worked = work(&ground, number, *role, client, &board, &journal, &stop);
+                    if let Err(reason) = &worked {
+                        eprintln!("warning: no client {role:?} on {}: {reason}", ground.names[number]);
+                    }
+                    worked.is_ok()
                 }));
             }
         }
         Self { stop, threads }
     }
 
-    /// Lets every client finish what it is at. Returns how many of them had panicked.
+    /// How many clients there are; they are numbered from 0 on.
+    pub fn count(&self) -> u32 {
+        u32::try_from(self.threads.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Lets every client finish what it is at. Returns how many of them have failed: they could not work, or
+    /// have panicked.
     pub fn stop(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
-        self.threads.into_iter().filter_map(|thread| thread.join().err()).count()
+        let ended = self.threads.into_iter().map(JoinHandle::join);
+        ended.filter(|ended| !matches!(ended, Ok(true))).count()
     }
 }
 
+/// # Errors
+/// When it can not work there.
 fn work(
     ground: &Ground,
     number: usize,
@@ -123,7 +138,7 @@ fn work(
     board: &Board,
     journal: &Journal,
     stop: &AtomicBool,
-) {
+) -> io::Result<()> {
     let host = &ground.hosts[number];
     let (socket, seed) = (ground.sockets[number].clone(), ground.seed);
     let asks =
@@ -135,10 +150,10 @@ fn work(
         Role::Request => requests::work(&asks(number), journal, stop),
         Role::RequestElsewhere => requests::work(&asks((number + 1) % ground.hosts.len()), journal, stop),
         Role::PriceSetter => {
-            prices::set(&prices::Place { host, socket, number, seed, client, board }, journal, stop);
+            prices::set(&prices::Place { host, socket, number, seed, client, board }, journal, stop)
         }
         Role::PriceReader => {
-            prices::read(&prices::Place { host, socket, number, seed, client, board }, journal, stop);
+            prices::read(&prices::Place { host, socket, number, seed, client, board }, journal, stop)
         }
     }
 }

@@ -19,15 +19,15 @@ pub fn check(history: &History) -> Finding {
     let mut looked_at = 0;
     for (app, nodes) in &ran {
         let wanted = wanted.get(app);
-        looked_at += judge(app, wanted, nodes, &mut violations);
+        let is_starved = starvation.excuses(final_us(history), i64::MAX);
+        looked_at += judge(app, wanted, nodes, is_starved, &mut violations);
         if wanted.is_none_or(|wanted| !wanted.is_acknowledged) {
             continue;
         }
         for node in history.run.nodes.iter().filter(|node| is_bare(nodes, node)) {
             looked_at += 1;
-            violations.add_late(starvation.excuses(final_us(history), i64::MAX), || {
-                format!("{node} does not run {app} at the end, which was deployed")
-            });
+            violations
+                .add_late(is_starved, || format!("{node} does not run {app} at the end, which was deployed"));
         }
     }
     Finding {
@@ -98,20 +98,32 @@ impl<'a> Wanted<'a> {
 }
 
 /// Judges what there is of an app. Returns how many nodes run it.
-fn judge(app: &str, wanted: Option<&Wanted<'_>>, nodes: &Nodes<'_>, violations: &mut Violations) -> u64 {
+///
+/// A node that runs an earlier release yet, beside others that run one that may be there, is late. If all of
+/// them run an earlier one the later ones are lost, whatever the host was like.
+fn judge(
+    app: &str,
+    wanted: Option<&Wanted<'_>>,
+    nodes: &Nodes<'_>,
+    is_starved: bool,
+    violations: &mut Violations,
+) -> u64 {
     let mut releases: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (node, here) in nodes {
         for release in here {
             releases.entry(release).or_default().push(node);
         }
     }
+    let is_possible = |release: &str| wanted.is_some_and(|wanted| wanted.possible.contains(release));
+    let is_excused = is_starved && releases.keys().any(|release| is_possible(release));
     if releases.len() > 1 {
-        violations.add(|| format!("{app} runs in several releases at the end: {releases:?}"));
+        violations
+            .add_late(is_excused, || format!("{app} runs in several releases at the end: {releases:?}"));
     }
     for (release, nodes) in &releases {
         match wanted {
             Some(wanted) if wanted.possible.contains(release) => {}
-            Some(wanted) if wanted.asked.contains(release) => violations.add(|| {
+            Some(wanted) if wanted.asked.contains(release) => violations.add_late(is_excused, || {
                 let possible = &wanted.possible;
                 format!("{nodes:?} run {release} of {app}, though only {possible:?} may be left by now")
             }),
@@ -141,7 +153,12 @@ mod tests {
 
     /// Deploys r1, r2 and so on, one after the other, with these outcomes.
     fn verdict(outcomes: &[&str], runs: &[(&str, &str)]) -> Verdict {
-        let mut lines = Vec::new();
+        verdict_on(&[], outcomes, runs)
+    }
+
+    /// The same on a host that was as these lines say.
+    fn verdict_on(host: &[&str], outcomes: &[&str], runs: &[(&str, &str)]) -> Verdict {
+        let mut lines: Vec<String> = host.iter().map(|line| (*line).to_owned()).collect();
         for (number, outcome) in (1..).zip(outcomes) {
             let at = 10 * number;
             lines.push(format!(
@@ -171,6 +188,22 @@ mod tests {
         assert!(is_violated(&[], &[("a", "r1"), ("b", "r1")]));
         assert_eq!(verdict(&[], &[]), Verdict::NotTested);
         assert_eq!(verdict(&[OK], &[]), Verdict::NotTested, "nobody has said what runs");
+    }
+
+    #[test]
+    fn on_a_starved_host_a_mixture_is_late_and_a_lost_release_is_lost() {
+        let starved = [
+            r#"{"t_us":1,"event":"pressure","late_ms":5000,"lost_percent":1,"steal_percent":0,"busy_percent":9}"#,
+        ];
+        let on_starved = |outcomes: &[&str], runs: &[(&str, &str)]| verdict_on(&starved, outcomes, runs);
+        let is_doubt = |verdict: &Verdict| matches!(verdict, Verdict::Inconclusive { .. });
+        assert!(is_doubt(&on_starved(&[OK, UNKNOWN], &[("a", "r1"), ("b", "r2")])));
+        assert!(is_doubt(&on_starved(&[OK, OK], &[("a", "r1"), ("b", "r2")])));
+        assert!(is_doubt(&on_starved(&[OK], &[("a", "r1")])));
+        let lost = on_starved(&[OK, OK], &[("a", "r1"), ("b", "r1")]);
+        assert!(matches!(lost, Verdict::Violated { .. }), "{lost:?}");
+        let unknown = on_starved(&[OK], &[("a", "r1"), ("b", "r9")]);
+        assert!(matches!(unknown, Verdict::Violated { .. }), "{unknown:?}");
     }
 
     #[test]

@@ -5,11 +5,16 @@
 //! stays open to the end: it may take effect at any time from its call on, or, which is the same as very
 //! late, never.
 
+mod budget;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use porcupine_rs::{CheckResult, Model, Operation};
+use porcupine_rs::{Model, Operation};
 
+use budget::Spent;
+
+use crate::abort;
 use crate::history::{self, History, Op, Value};
 use crate::report::{Finding, Violations};
 
@@ -20,18 +25,23 @@ pub const COUNTERS: &str = "counters";
 #[derive(Clone, Copy)]
 struct Limits {
     operations: usize,
+    bytes: u64,
     key: Duration,
     all: Duration,
 }
 
-/// The search remembers, for each operation that it has put into an order, which ones it had put before: the
-/// square of their number, in bits. That is 50 MB for so many, and 11 GB for 300,000. Clients of ours use a
-/// new key every thousand.
+/// The search remembers, for each state that it comes across, which operations have led there: of so many
+/// operations that are in order, the square of their number in bits, which is 50 MB. What is of unknown end
+/// doubles the states, each time. Clients of ours use a new key every thousand, and after each unknown end.
 ///
 /// A key of a thousand takes milliseconds; one that is not linearizable in a tangled way may take for ever,
 /// and many of them as often.
-const LIMITS: Limits =
-    Limits { operations: 20_000, key: Duration::from_secs(60), all: Duration::from_secs(300) };
+const LIMITS: Limits = Limits {
+    operations: 20_000,
+    bytes: 512 << 20,
+    key: Duration::from_secs(60),
+    all: Duration::from_secs(300),
+};
 
 /// Registers with versions and compare-and-set.
 pub fn check(history: &History) -> Finding {
@@ -90,7 +100,8 @@ fn search<M: Model>(
     let began = Instant::now();
     for (key, operations) in &keys {
         let time = limits.key.min(limits.all.saturating_sub(began.elapsed()));
-        if search_key(key, operations, limits.operations, time, &mut found.violations) {
+        let limits = Limits { key: time, ..limits };
+        if search_key(key, operations, limits, &mut found.violations) {
             found.looked_at += answered.get(key).copied().unwrap_or(0);
         }
     }
@@ -101,28 +112,37 @@ fn search<M: Model>(
 fn search_key<M: Model>(
     key: &str,
     operations: &[Operation<M>],
-    operations_max: usize,
-    time: Duration,
+    limits: Limits,
     violations: &mut Violations,
 ) -> bool {
-    let count = operations.len();
-    if count > operations_max {
-        violations.doubt(|| {
-            format!("{key} has {count} operations: more than {operations_max} take too much memory")
-        });
+    let (count, max, time) = (operations.len(), limits.operations, limits.key);
+    // What is remembered moves to twice the room as it grows.
+    let bytes = abort::memory_mib().map_or(limits.bytes, |mib| limits.bytes.min((mib << 20) / 2));
+    if count > max {
+        violations.doubt(|| format!("{key} has {count} operations: more than {max} take too much memory"));
         return false;
     }
     if time.is_zero() {
         violations.doubt(|| format!("no time was left for {key}"));
         return false;
     }
-    match porcupine_rs::check_operations_timeout::<M>(operations, time) {
-        CheckResult::Ok => true,
-        CheckResult::Illegal => {
+    // Without a time of its own the search stays on this thread, as its budget does.
+    let search = || porcupine_rs::check_operations::<M>(operations);
+    match budget::within(bytes, Instant::now() + time, search) {
+        Ok(true) => true,
+        Ok(false) => {
             violations.add(|| format!("no order of the {count} operations on {key} explains them"));
             true
         }
-        CheckResult::Unknown => {
+        Err(Spent::Memory) => {
+            let (mib, open) = (bytes >> 20, operations.iter().filter(|one| one.return_time == i64::MAX));
+            let open = open.count();
+            violations.doubt(|| {
+                format!("the search for {key}, of which {open} operations are of unknown end, takes more than {mib} MiB")
+            });
+            false
+        }
+        Err(Spent::Time) => {
             violations.doubt(|| format!("the search for {key} took more than {} ms", time.as_millis()));
             false
         }
@@ -168,7 +188,7 @@ impl Model for Register {
 
     fn step(state: &Self::State, op: &RegisterOp) -> (bool, Self::State) {
         let next: BTreeSet<Cell> = state.iter().flat_map(|cell| after(*cell, op)).flatten().collect();
-        (!next.is_empty(), next)
+        (budget::allows() && !next.is_empty(), next)
     }
 }
 
@@ -234,7 +254,7 @@ impl Model for Counter {
 
     fn step(state: &i64, op: &CounterOp) -> (bool, i64) {
         let total = state.wrapping_add(op.delta);
-        (op.total.is_none_or(|told| told == total), total)
+        (budget::allows() && op.total.is_none_or(|told| told == total), total)
     }
 }
 

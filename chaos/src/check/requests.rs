@@ -193,13 +193,13 @@ impl<'a> Wounds<'a> {
         let mut open: BTreeMap<(&str, &str), VecDeque<i64>> = BTreeMap::new();
         let mut all: BTreeMap<&str, Vec<(i64, i64)>> = BTreeMap::new();
         for (at, event) in &history.events {
-            let Event::Fault { fault, targets, begins } = event else { continue };
-            if NO_EXCUSE.contains(&fault.as_str()) {
+            let Event::Fault(fault) = event else { continue };
+            if NO_EXCUSE.contains(&fault.fault.as_str()) {
                 continue;
             }
-            for node in targets {
-                let begun = open.entry((fault, node)).or_default();
-                if *begins {
+            for node in fault.hits() {
+                let begun = open.entry((&fault.fault, node)).or_default();
+                if fault.begins {
                     begun.push_back(*at);
                 } else if let Some(from_us) = begun.pop_front() {
                     all.entry(node).or_default().push((from_us, *at));

@@ -1,8 +1,14 @@
 //! The steady state: before anything is broken and after everything was put right, everybody is answered.
 
-use crate::history::{Event, History, Operation, Outcome, Phase};
+use std::collections::BTreeSet;
+
+use crate::history::{Event, History, Op, Operation, Outcome, Phase};
 use crate::pressure::Starvation;
 use crate::report::{Finding, Verdict, Violations};
+
+/// Who asked before all was put right may be told so late that nobody answered: clients of ours wait ten
+/// seconds for an answer.
+const GRACE_US: i64 = 12_000_000;
 
 /// A history without phases has no steady state to judge. One that has some and ends before the last of them
 /// is of an experiment that was not brought to its end: what was to come may have failed.
@@ -52,12 +58,69 @@ pub fn check(history: &History) -> Finding {
             format!("after all was put right, at {at_ms} ms: {}", told(operation))
         });
     }
+    if is_finished && !history.is_cut {
+        Overdue { history, after, starvation: &starvation }.judge(&mut violations);
+    }
     if later.called == 0 && is_finished {
         let is_excused = starvation.excuses(after, i64::MAX);
         violations.add_late(is_excused, || "nothing was asked after all was put right".to_owned());
     }
     let looked_at = before.called + later.called;
     finding(looked_at, violations.verdict(looked_at))
+}
+
+/// Calls that were made before all was put right and had no answer yet.
+///
+/// A call may be lost in what was broken, and its client may wait for it as long as he likes: so one that ends
+/// badly soon afterwards is no matter, if its client is answered later on. A server that hangs, from before
+/// to the end, is known by clients whom nobody answers any more. A rollout that was begun while nodes were down
+/// may fail of that as late as it likes, and what came of it is judged by what runs.
+struct Overdue<'a> {
+    history: &'a History,
+    after: i64,
+    starvation: &'a Starvation,
+}
+
+impl Overdue<'_> {
+    fn judge(&self, violations: &mut Violations) {
+        let answered = self.answered();
+        let healed_us = self.healed_us();
+        let is_rollout = |one: &Operation| matches!(one.op, Op::Deploy { .. });
+        let earlier = self.history.operations.iter().filter(|one| one.called_us < self.after);
+        for operation in earlier.filter(|one| !is_rollout(one)) {
+            let ended_us = operation.returned.as_ref().map_or(i64::MAX, |(at_us, _)| *at_us);
+            if ended_us < self.after || operation.succeeded() {
+                continue;
+            }
+            let is_starved = self.starvation.excuses(operation.called_us, ended_us);
+            let words = || format!("asked at {} ms: {}", operation.called_us / 1_000, told(operation));
+            if ended_us.saturating_sub(self.after) > GRACE_US {
+                let words = || format!("long after all was put right, who was {}", words());
+                violations.add_late(is_starved, words);
+                continue;
+            }
+            let Some(client) = operation.client.filter(|client| !answered.contains(client)) else { continue };
+            let words = || format!("client {client} was never answered after all was put right; {}", words());
+            if operation.called_us >= healed_us {
+                violations.add_late(is_starved, words);
+            } else {
+                violations.doubt(|| format!("{}; it asked while something was broken", words()));
+            }
+        }
+    }
+
+    /// Who was told of success from then on.
+    fn answered(&self) -> BTreeSet<u32> {
+        let is_later = |one: &&Operation| one.ok().is_some_and(|(at_us, _)| at_us >= self.after);
+        let answered = self.history.operations.iter().filter(|one| one.succeeded()).filter(is_later);
+        answered.filter_map(|one| one.client).collect()
+    }
+
+    /// When the last fault ended.
+    fn healed_us(&self) -> i64 {
+        let ends = |event: &Event| matches!(event, Event::Fault(fault) if !fault.begins);
+        self.history.events.iter().filter(|(_, event)| ends(event)).map(|(at, _)| *at).max().unwrap_or(0)
+    }
 }
 
 /// A farm that takes too long is late, too.

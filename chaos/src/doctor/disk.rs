@@ -73,10 +73,13 @@ impl Syncer {
         }
         let tracer = trace_syncs(self.0.pid(), lab, how)?;
         let told = self.0.ask();
-        detach(vec![tracer])?;
+        let meddled = detach(vec![tracer])?;
         let told = told?;
         if !bites(&told) {
             return lack(format!("a sync comes to {told:?} under {how}"));
+        }
+        if meddled != Some(1) {
+            return lack(format!("of one call {meddled:?} were meddled with"));
         }
         if bites(&self.0.ask()?) {
             return lack("it does not end");

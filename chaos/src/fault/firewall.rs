@@ -24,17 +24,8 @@ struct Rule {
 impl Walls {
     /// What has to be dropped where.
     pub fn plan(targets: &[usize], direction: Direction, from: Others, hosts: &[Host]) -> Self {
-        let pairs = match from {
-            Others::All => {
-                let others = |target: usize| (0..hosts.len()).map(move |other| (target, other));
-                let pairs = targets.iter().flat_map(|target| others(*target));
-                pairs.filter(|(_, other)| !targets.contains(other)).collect()
-            }
-            Others::One => targets.iter().map(|target| (*target, (target + 1) % hosts.len())).collect(),
-            Others::Bridge => halves(targets, hosts.len()),
-        };
         let mut rules = Vec::new();
-        for (target, other) in pairs {
+        for (target, other) in pairs(targets, from, hosts.len()) {
             let host = &hosts[target];
             let address: Ipv4Addr = hosts[other].address;
             if direction != Direction::Out {
@@ -104,6 +95,19 @@ impl Walls {
 fn nft(host: &Host, script: &str) -> Result<(), FaultError> {
     host.run("nft", &[script])?;
     Ok(())
+}
+
+/// Who may not see whom.
+pub(super) fn pairs(targets: &[usize], from: Others, count: usize) -> Vec<(usize, usize)> {
+    match from {
+        Others::All => {
+            let others = |target: usize| (0..count).map(move |other| (target, other));
+            let pairs = targets.iter().flat_map(|target| others(*target));
+            pairs.filter(|(_, other)| !targets.contains(other)).collect()
+        }
+        Others::One => targets.iter().map(|target| (*target, (target + 1) % count)).collect(),
+        Others::Bridge => halves(targets, count),
+    }
 }
 
 /// Who may not see whom when the farm falls in two halves about a bridge.

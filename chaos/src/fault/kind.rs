@@ -256,6 +256,32 @@ impl Fault {
         }
     }
 
+    /// Whether it has done what it does once it has begun; the others break nothing unless they last.
+    pub fn bites_at_once(&self) -> bool {
+        match self {
+            Self::Kill
+            | Self::Restart
+            | Self::PowerCut
+            | Self::BitRot { .. }
+            | Self::Truncate
+            | Self::Wipe => true,
+            Self::Pause
+            | Self::Freeze
+            | Self::Version
+            | Self::Partition { .. }
+            | Self::Loss { .. }
+            | Self::Link(_)
+            | Self::DiskFull
+            | Self::FsyncFails
+            | Self::FsyncSlow { .. }
+            | Self::OldDatabase
+            | Self::Clock { .. }
+            | Self::Cpu { .. }
+            | Self::Memory { .. }
+            | Self::Descriptors { .. } => false,
+        }
+    }
+
     /// Whether an agent may find its data so that it refuses to start.
     pub fn may_damage(&self) -> bool {
         matches!(self, Self::BitRot { .. } | Self::Truncate | Self::OldDatabase | Self::Wipe)

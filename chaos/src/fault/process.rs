@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{FaultError, Field};
 use crate::cgroup::{Cgroup, Controller};
+use crate::farm::FarmError;
 
 /// An agent that finds its data damaged says so within its first moments.
 const REFUSES_WITHIN: Duration = Duration::from_secs(5);
@@ -23,7 +24,7 @@ pub(super) fn stop(targets: &[usize], field: &mut Field<'_>) -> Result<(), Fault
         field.farm.tell_to_stop(*target);
     }
     for target in targets {
-        field.farm.wait_stopped(*target)?;
+        field.farm.wait_stopped(*target, field.watch)?;
     }
     Ok(())
 }
@@ -96,6 +97,11 @@ pub(super) fn freeze(targets: &[usize], field: &mut Field<'_>) -> Result<Vec<Cgr
     Ok(groups)
 }
 
+/// How often the groups' limits have held anything up, where that is counted.
+pub(super) fn bit(groups: &[Cgroup]) -> Option<u64> {
+    groups.iter().filter_map(Cgroup::bit).reduce(u64::saturating_add)
+}
+
 /// Lets what is in the groups go on, as much as it likes.
 pub(super) fn release(groups: &[Cgroup]) -> Result<(), FaultError> {
     for group in groups {
@@ -113,7 +119,7 @@ pub(super) fn start(targets: &[usize], field: &mut Field<'_>, may_damage: bool) 
         if field.farm.has_data(*target) {
             field.farm.start_agent(field.lab, *target)?;
         } else {
-            field.farm.replace(field.lab, *target)?;
+            field.farm.replace(field.lab, *target, field.watch)?;
         }
     }
     if !may_damage {
@@ -121,9 +127,10 @@ pub(super) fn start(targets: &[usize], field: &mut Field<'_>, may_damage: bool) 
     }
     let began = Instant::now();
     while began.elapsed() < REFUSES_WITHIN {
+        field.watch.host().map_err(FarmError::GivenUp)?;
         for target in targets {
             if !field.farm.is_running(*target) {
-                field.farm.replace(field.lab, *target)?;
+                field.farm.replace(field.lab, *target, field.watch)?;
             }
         }
         std::thread::sleep(PAUSE);

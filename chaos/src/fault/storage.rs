@@ -1,6 +1,7 @@
 //! Disks that fail, fill up, forget and lie.
 
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{FaultError, Field, damage, io, process};
 use crate::disk::Disk;
 use crate::lab::{Lab, Thing, start_of};
+use crate::programs::quoted;
 
 /// For strace to be attached to every thread of an agent.
 const ATTACHED_WITHIN: Duration = Duration::from_secs(10);
@@ -50,12 +52,19 @@ pub(super) fn empty(files: &[PathBuf]) -> Result<(), FaultError> {
     Ok(())
 }
 
+/// strace, at work on one agent.
+pub struct Tracer {
+    strace: Child,
+    /// In which it is told at the end how many calls it has meddled with.
+    count: PathBuf,
+}
+
 /// Has strace meddle with every sync of the agents.
 pub(super) fn trace_agents(
     targets: &[usize],
     field: &mut Field<'_>,
     meddle: &str,
-) -> Result<Vec<Child>, FaultError> {
+) -> Result<Vec<Tracer>, FaultError> {
     let mut tracers = Vec::new();
     for target in targets {
         let traced = match field.pid(*target) {
@@ -78,19 +87,25 @@ pub(super) fn trace_agents(
 ///
 /// # Errors
 /// Without strace, or the kernel's leave.
-pub fn trace_syncs(pid: u32, lab: &mut Lab, meddle: &str) -> Result<Child, FaultError> {
+pub fn trace_syncs(pid: u32, lab: &mut Lab, meddle: &str) -> Result<Tracer, FaultError> {
     let calls = "fsync,fdatasync,sync_file_range";
+    let count = lab.folder().join(lab.unique("syncs"));
+    // Counted while it goes on: what it tells of every call would fill a small disk.
+    let counts = format!("|grep -c -e INJECTED -e DELAYED >{}", quoted(&count));
     let mut strace = Command::new("strace");
-    strace.args(["-f", "-q", "-q", "-o", "/dev/null", "-e", &format!("trace={calls}")]);
+    strace.args(["-f", "-q", "-q", "-o", &counts, "-e", &format!("trace={calls}")]);
     strace.args(["-e", &format!("inject={calls}:{meddle}"), "-p", &pid.to_string()]);
     strace.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut tracer = strace.spawn().map_err(io("run strace"))?;
-    if let Some(start) = start_of(tracer.id()) {
-        lab.note(Thing::Process { pid: tracer.id(), start })?;
+    // As its agent, it is not ended from a terminal.
+    strace.process_group(0);
+    let strace = strace.spawn().map_err(io("run strace"))?;
+    let mut tracer = Tracer { strace, count };
+    if let Some(start) = start_of(tracer.strace.id()) {
+        lab.note(Thing::Process { pid: tracer.strace.id(), start })?;
     }
     let began = Instant::now();
     while !is_traced(pid) {
-        if began.elapsed() > ATTACHED_WITHIN || !matches!(tracer.try_wait(), Ok(None)) {
+        if began.elapsed() > ATTACHED_WITHIN || !matches!(tracer.strace.try_wait(), Ok(None)) {
             detach(vec![tracer])?;
             return Err(FaultError::Absent("strace does not get hold of an agent".to_owned()));
         }
@@ -108,16 +123,23 @@ fn is_traced(pid: u32) -> bool {
     })
 }
 
-/// Lets the agents go. strace detaches when it is asked to end.
-pub fn detach(tracers: Vec<Child>) -> Result<(), FaultError> {
-    for mut tracer in tracers {
-        if let Some(pid) = i32::try_from(tracer.id()).ok().and_then(Pid::from_raw) {
+/// Lets the agents go. strace detaches when it is asked to end. Returns how many calls were meddled with, if
+/// anybody was traced.
+pub fn detach(tracers: Vec<Tracer>) -> Result<Option<u64>, FaultError> {
+    let mut all = None;
+    for Tracer { mut strace, count } in tracers {
+        if let Some(pid) = i32::try_from(strace.id()).ok().and_then(Pid::from_raw) {
             // It has ended if its agent has.
             let _ended = kill_process(pid, Signal::INT);
         }
-        tracer.wait().map_err(io("wait for strace"))?;
+        // It waits for who counts.
+        strace.wait().map_err(io("wait for strace"))?;
+        let told = fs::read_to_string(count).ok().and_then(|text| text.trim().parse::<u64>().ok());
+        if let Some(told) = told {
+            all = Some(told.saturating_add(all.unwrap_or(0)));
+        }
     }
-    Ok(())
+    Ok(all)
 }
 
 pub(super) fn turn_bits(targets: &[usize], field: &mut Field<'_>, bits: u32) -> Result<(), FaultError> {

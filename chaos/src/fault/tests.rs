@@ -1,9 +1,11 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::sync::Arc;
 
 use rand::SeedableRng as _;
 
 use super::*;
+use crate::experiment::Abort;
 use crate::farm::Ground;
 use crate::network::Host;
 
@@ -84,7 +86,9 @@ fn begun(text: &str, ended: &[usize]) -> Result<(), FaultError> {
     let mut farm = Farm::laid_out(&mut lab, &ground).unwrap();
     let mut random = StdRng::seed_from_u64(1);
     let ended = ended.iter().copied().collect();
-    let mut field = Field { farm: &mut farm, lab: &mut lab, switch: None, random: &mut random, ended };
+    let mut watch = Watch::new(Abort::default(), folder.path(), folder.path(), Arc::default());
+    let mut field =
+        Field { farm: &mut farm, lab: &mut lab, switch: None, random: &mut random, ended, watch: &mut watch };
     let fault: Fault = serde_json::from_str(text).unwrap();
     Active::begin(&fault, &[0, 1], &mut field).map(drop)
 }
@@ -119,4 +123,54 @@ fn a_wall_about_nobody_is_refused() {
     let host = Host { name: "none".to_owned(), address: Ipv4Addr::LOCALHOST, has_namespace: true };
     let walls = Walls::plan(&[0, 1], Direction::Both, Others::All, &[host.clone(), host]);
     assert!(walls.raise().unwrap_err().to_string().contains("nobody to cut off"));
+}
+
+#[test]
+fn faults_that_undo_or_wait_for_each_other_on_one_node_clash() {
+    let of = |text: &str| serde_json::from_str::<Fault>(text).unwrap();
+    let simple = |name: &str| of(&format!(r#"{{"fault":"{name}"}}"#));
+    let (cpu, memory) = (of(r#"{"fault":"cpu","percent":9}"#), of(r#"{"fault":"memory","mib":9}"#));
+    let clock = of(r#"{"fault":"clock","seconds":9}"#);
+    let slow = of(r#"{"fault":"fsync_slow","delay_ms":9}"#);
+    for (earlier, later) in [
+        (simple("pause"), simple("pause")),
+        (simple("pause"), simple("freeze")),
+        (simple("freeze"), simple("kill")),
+        (simple("restart"), simple("pause")),
+        (simple("pause"), simple("version")),
+        (simple("old_database"), simple("freeze")),
+        (cpu.clone(), memory),
+        (cpu.clone(), cpu.clone()),
+        (cpu.clone(), simple("freeze")),
+        (simple("disk_full"), simple("disk_full")),
+        (simple("power_cut"), simple("disk_full")),
+        (clock.clone(), clock.clone()),
+        (slow.clone(), simple("fsync_fails")),
+        (slow, simple("pause")),
+        (simple("kill"), simple("version")),
+    ] {
+        let why = clash(&earlier, &later).unwrap_or_else(|| panic!("{earlier:?} and {later:?}"));
+        assert!(why.contains(earlier.name()) && why.contains(later.name()), "{why}");
+    }
+    for (earlier, later) in [
+        (simple("version"), simple("kill")),
+        (simple("pause"), cpu),
+        (simple("kill"), simple("disk_full")),
+        (simple("kill"), simple("partition")),
+        (simple("power_cut"), clock),
+        (simple("kill"), simple("kill")),
+    ] {
+        assert_eq!(clash(&earlier, &later), None);
+    }
+}
+
+#[test]
+fn whoever_is_at_the_other_end_of_a_cut_is_hit_as_well() {
+    let of = |from: &str| {
+        serde_json::from_str::<Fault>(&format!(r#"{{"fault":"partition","from":"{from}"}}"#)).unwrap()
+    };
+    assert_eq!(also_hit(&of("one"), &[2], 3), BTreeSet::from([0]));
+    assert_eq!(also_hit(&of("bridge"), &[0], 5), BTreeSet::from([1, 2, 3, 4]));
+    assert_eq!(also_hit(&of("all"), &[0], 5), BTreeSet::new());
+    assert_eq!(also_hit(&Fault::Kill, &[0], 5), BTreeSet::new());
 }

@@ -73,7 +73,7 @@ fn any_op() -> impl Strategy<Value = Op> {
 proptest! {
     #[test]
     fn what_is_written_is_read_as_it_was(t_us in any::<i64>(), id in any::<u64>(), op in any_op()) {
-        let record = Record { t_us, event: Event::Call { id, client: 3, op } };
+        let record = Record { t_us, event: Event::Call { id, client: Some(3), op } };
         let line = serde_json::to_string(&record).unwrap();
         prop_assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), record, "{}", line);
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::bins::Bins;
 use super::drawing::{Axis, GUTTER, WIDTH, area, block, line, text};
-use crate::history::{Event, History, Phase, Seen};
+use crate::history::{Event, FaultEvent, History, Phase, Seen};
 
 const ROW: f64 = 40.0;
 const LATENCY: f64 = 110.0;
@@ -94,7 +94,7 @@ fn faults(history: &History, bins: &Bins) -> Vec<Fault> {
     let end = bins.seconds() * 1e6;
     let mut faults: Vec<Fault> = Vec::new();
     for (at, event) in &history.events {
-        let Event::Fault { fault, targets, begins } = event else { continue };
+        let Event::Fault(FaultEvent { fault, targets, begins, .. }) = event else { continue };
         if *begins && faults.len() < FAULTS_MAX {
             faults.push(Fault {
                 name: fault.clone(),
@@ -143,9 +143,9 @@ fn rows(history: &History, bins: &Bins, axis: Axis, top: f64) -> (String, f64) {
     charts += &latency(bins, axis, y);
     y += LATENCY;
     row("controller", "and its epoch", y);
-    charts += &controllers(history, axis, y);
+    charts += &controllers(history, bins.bin_us, axis, y);
     y += STRIP + 16.0;
-    let (strips, bottom) = nodes(history, axis, y);
+    let (strips, bottom) = nodes(history, bins.bin_us, axis, y);
     (drawn + &charts + &strips, bottom)
 }
 
@@ -173,22 +173,44 @@ fn latency(bins: &Bins, axis: Axis, y: f64) -> String {
     drawn + &text(4.0, y + 70.0, "unit", "dots: longest")
 }
 
-/// Stretches of time in which something was the same, as far as somebody said so.
-fn stretches(said: impl Iterator<Item = (i64, String)>) -> Vec<(i64, Option<i64>, String)> {
+/// Stretches of time in which something was the same, as far as somebody said so. What changes several times in
+/// a bin is one of them, so that there are no more than can be told apart.
+fn stretches(bin_us: i64, said: impl Iterator<Item = (i64, String)>) -> Vec<(i64, Option<i64>, String)> {
     let mut all: Vec<(i64, Option<i64>, String)> = Vec::new();
+    // What it has come to, where the last of them is one in which it changed.
+    let mut now: Option<String> = None;
     for (at, what) in said {
-        match all.last_mut() {
-            Some((_, _, before)) if *before == what => {}
-            last => {
-                if let Some((_, end, _)) = last {
-                    *end = Some(at);
-                }
-                all.push((at, None, what));
-            }
+        if now.as_ref().or(all.last().map(|(_, _, last)| last)) == Some(&what) {
+            continue;
         }
+        let Some((from, end, _)) = all.last_mut() else {
+            all.push((at, None, what));
+            continue;
+        };
+        let bin_ends = (*from / bin_us + 1) * bin_us;
+        if at < bin_ends {
+            let (from, _, _) = all.pop().unwrap_or_default();
+            all.push((from, Some(bin_ends), CHANGES.to_owned()));
+            now = Some(what);
+        } else {
+            if let (Some(before), Some(changed_until)) = (now.take(), *end)
+                && changed_until < at
+            {
+                all.push((changed_until, Some(at), before));
+            } else {
+                *end = Some(at);
+            }
+            all.push((at, None, what));
+        }
+    }
+    if let (Some(last), Some((_, Some(changed_until), _))) = (now, all.last()) {
+        all.push((*changed_until, None, last));
     }
     all
 }
+
+/// What is said of a stretch in which nothing stayed as it was.
+const CHANGES: &str = "changes";
 
 /// What nodes have said of the farm, in order.
 fn seen(history: &History) -> impl Iterator<Item = (i64, &Seen)> {
@@ -198,19 +220,23 @@ fn seen(history: &History) -> impl Iterator<Item = (i64, &Seen)> {
         .filter_map(|(at, event)| if let Event::Seen(seen) = event { Some((*at, seen)) } else { None })
 }
 
-fn controllers(history: &History, axis: Axis, y: f64) -> String {
+fn controllers(history: &History, bin_us: i64, axis: Axis, y: f64) -> String {
     let said = seen(history).map(|(at, seen)| {
         let none = seen.controller.is_empty();
         (at, if none { "none".to_owned() } else { format!("{} e{}", seen.controller, seen.epoch) })
     });
-    let blocks = stretches(said).into_iter().map(|(from, to, what)| {
-        let class = if what == "none" { "down" } else { "ready" };
+    let blocks = stretches(bin_us, said).into_iter().map(|(from, to, what)| {
+        let class = match what.as_str() {
+            "none" => "down",
+            CHANGES => "other",
+            _somebody => "ready",
+        };
         strip(axis, from, to, y, class, &what)
     });
     blocks.collect()
 }
 
-fn nodes(history: &History, axis: Axis, mut y: f64) -> (String, f64) {
+fn nodes(history: &History, bin_us: i64, axis: Axis, mut y: f64) -> (String, f64) {
     let mut names: BTreeSet<&str> =
         seen(history).flat_map(|(_, seen)| seen.members.keys().map(String::as_str)).collect();
     names.extend(history.run.nodes.iter().map(String::as_str));
@@ -218,7 +244,7 @@ fn nodes(history: &History, axis: Axis, mut y: f64) -> (String, f64) {
     for name in names.into_iter().take(NODES_MAX) {
         drawn += &text(4.0, y + 14.0, "name", name);
         let said = seen(history).map(|(at, seen)| (at, seen.members.get(name).cloned().unwrap_or_default()));
-        for (from, to, state) in stretches(said) {
+        for (from, to, state) in stretches(bin_us, said) {
             let class = CLASSES.get(state.as_str()).copied().unwrap_or("other");
             drawn += &strip(axis, from, to, y, class, &state);
         }
@@ -271,4 +297,44 @@ fn ticks(axis: Axis, bottom: f64) -> String {
         drawn += &text(x, bottom + 16.0, "unit middle", &format!("{at:.0} s"));
     }
     drawn
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(said: &[(i64, &str)]) -> Vec<(i64, Option<i64>, String)> {
+        stretches(100, said.iter().map(|(at, what)| (*at, (*what).to_owned())))
+    }
+
+    #[test]
+    fn what_stays_is_a_stretch_and_what_changes_within_a_bin_is_one_too() {
+        let stretch = |from, to, what: &str| (from, to, what.to_owned());
+        assert_eq!(told(&[]), []);
+        assert_eq!(
+            told(&[(5, "up"), (150, "up"), (250, "down"), (420, "up")]),
+            [stretch(5, Some(250), "up"), stretch(250, Some(420), "down"), stretch(420, None, "up")]
+        );
+        assert_eq!(
+            told(&[(5, "up"), (210, "down"), (220, "up"), (260, "up"), (900, "down")]),
+            [
+                stretch(5, Some(210), "up"),
+                stretch(210, Some(300), CHANGES),
+                stretch(300, Some(900), "up"),
+                stretch(900, None, "down")
+            ]
+        );
+        assert_eq!(
+            told(&[(5, "up"), (9, "down")]),
+            [stretch(5, Some(100), CHANGES), stretch(100, None, "down")]
+        );
+    }
+
+    #[test]
+    fn what_never_stays_makes_no_more_stretches_than_there_are_bins() {
+        let said = (0..10_000).map(|at| (at, if at % 2 == 0 { "up" } else { "down" }.to_owned()));
+        let all = stretches(100, said);
+        assert!(all.len() <= 201, "{}", all.len());
+        assert!(all.windows(2).all(|pair| pair[0].1 == Some(pair[1].0)), "{all:?}");
+    }
 }

@@ -14,6 +14,7 @@
 mod cache;
 
 use std::collections::HashMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -69,27 +70,16 @@ pub struct Place<'a> {
     pub board: &'a Board,
 }
 
-impl Place<'_> {
-    /// For good: the thread stays there.
-    fn enter(&self) -> bool {
-        let entered = self.host.enter();
-        if let Err(error) = &entered {
-            // The history will show that nothing was asked from here.
-            eprintln!("warning: no client on {}: {error}", self.host.name);
-        }
-        entered.is_ok()
-    }
-}
-
-/// Sets ever higher prices until it is told to stop.
-pub fn set(place: &Place<'_>, journal: &Journal, stop: &AtomicBool) {
-    if !place.enter() {
-        return;
-    }
+/// Sets ever higher prices until it is told to stop. On a host of its own: the thread stays there.
+///
+/// # Errors
+/// When the host is no more.
+pub fn set(place: &Place<'_>, journal: &Journal, stop: &AtomicBool) -> io::Result<()> {
+    place.host.enter()?;
     let mut connection = None;
     let mut turns = (0..KEYS_EACH).map(|key| place.number * KEYS_EACH + key).cycle();
     for value in NOTHING + 1.. {
-        let Some(slot) = turns.next().filter(|_| !stop.load(Ordering::Relaxed)) else { return };
+        let Some(slot) = turns.next().filter(|_| !stop.load(Ordering::Relaxed)) else { break };
         let key = place.board.key(slot);
         let op = Op::PriceSet { key: key.clone(), value };
         match journal.call(place.client, op, || set_once(place.host, &mut connection, &key, value)) {
@@ -101,6 +91,7 @@ pub fn set(place: &Place<'_>, journal: &Journal, stop: &AtomicBool) {
         }
         std::thread::sleep(if connection.is_none() { AWAY } else { SET_EVERY });
     }
+    Ok(())
 }
 
 fn set_once(host: &Host, connection: &mut Option<Connection>, key: &str, value: i64) -> Outcome {
@@ -133,15 +124,13 @@ fn invalidate(connection: &mut Connection, key: &str) -> RedisResult<Vec<String>
     Ok(nodes.into_iter().map(|mut node| node.remove("node").unwrap_or_default()).collect())
 }
 
-/// Reads prices through a cache until it is told to stop.
-pub fn read(place: &Place<'_>, journal: &Journal, stop: &AtomicBool) {
-    if !place.enter() {
-        return;
-    }
-    let mut cache = match Cache::new(place.socket.clone(), place.number) {
-        Ok(cache) => cache,
-        Err(error) => return eprintln!("warning: no cache of prices: {error}"),
-    };
+/// Reads prices through a cache until it is told to stop. On a host of its own, as well.
+///
+/// # Errors
+/// When the host is no more, or there can be no cache.
+pub fn read(place: &Place<'_>, journal: &Journal, stop: &AtomicBool) -> io::Result<()> {
+    place.host.enter()?;
+    let mut cache = Cache::new(place.socket.clone(), place.number)?;
     let mut random = StdRng::seed_from_u64(place.seed ^ ((place.number as u64) << 34));
     let mut connection = None;
     while !stop.load(Ordering::Relaxed) {
@@ -151,6 +140,7 @@ pub fn read(place: &Place<'_>, journal: &Journal, stop: &AtomicBool) {
         let is_away = connection.is_none() && !cache.is_subscribed();
         std::thread::sleep(if is_away { AWAY } else { READ_EVERY });
     }
+    Ok(())
 }
 
 fn read_once(host: &Host, cache: &mut Cache, connection: &mut Option<Connection>, key: String) -> Outcome {

@@ -1,5 +1,6 @@
 //! Registers with versions, through each agent's gRPC: reads, writes, and writes on condition.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -32,11 +33,11 @@ pub struct Place {
 }
 
 /// Works until it is told to stop.
-pub fn work(place: &Place, journal: &Journal, stop: &AtomicBool) {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return eprintln!("warning: no client of registers: {error}"),
-    };
+///
+/// # Errors
+/// When this process may have no more descriptors.
+pub fn work(place: &Place, journal: &Journal, stop: &AtomicBool) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut random = StdRng::seed_from_u64(place.seed ^ ((place.number as u64) << 33));
     let mut client = None;
     let (mut count, mut version) = (0_u64, None);
@@ -81,6 +82,7 @@ pub fn work(place: &Place, journal: &Journal, stop: &AtomicBool) {
         };
         std::thread::sleep(if client.is_none() { AWAY } else { PAUSE });
     }
+    Ok(())
 }
 
 async fn ask(client: &mut SessionServiceClient<Channel>, op: &Op) -> Outcome {

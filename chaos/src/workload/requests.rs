@@ -1,6 +1,7 @@
 //! Requests through the balancers, each with a name of its own, by clients that use any server that takes
 //! their connection.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -34,12 +35,12 @@ pub struct Place<'a> {
 }
 
 /// Asks until it is told to stop. On a host of its own: the thread stays there.
-pub fn work(place: &Place<'_>, journal: &Journal, stop: &AtomicBool) {
+///
+/// # Errors
+/// When the host is no more.
+pub fn work(place: &Place<'_>, journal: &Journal, stop: &AtomicBool) -> io::Result<()> {
     let Place { hosts, number, seed, client, .. } = place;
-    if let Err(error) = hosts[*number].enter() {
-        eprintln!("warning: no client on {}: {error}", hosts[*number].name);
-        return;
-    }
+    hosts[*number].enter()?;
     let config = ureq::Agent::config_builder()
         .timeout_global(Some(ANSWER_MAX))
         .timeout_connect(Some(CONNECT_MAX))
@@ -49,7 +50,7 @@ pub fn work(place: &Place<'_>, journal: &Journal, stop: &AtomicBool) {
     let mut random = StdRng::seed_from_u64(seed ^ (u64::from(*client) << 32));
     for count in 0_u64.. {
         if stop.load(Ordering::Relaxed) {
-            return;
+            break;
         }
         let request = Request {
             uuid: format!("{seed:x}-{client}-{count}"),
@@ -59,6 +60,7 @@ pub fn work(place: &Place<'_>, journal: &Journal, stop: &AtomicBool) {
         ask(place, &agent, &request, journal);
         std::thread::sleep(PAUSE);
     }
+    Ok(())
 }
 
 struct Request {
@@ -100,12 +102,12 @@ fn ask_once(agent: &ureq::Agent, host: &Host, request: &Request) -> Outcome {
 
 /// Whether no connection came about.
 fn was_not_sent(error: &ureq::Error) -> bool {
-    let refused = |source: &std::io::Error| {
+    let refused = |source: &io::Error| {
         matches!(
             source.kind(),
-            std::io::ErrorKind::ConnectionRefused
-                | std::io::ErrorKind::HostUnreachable
-                | std::io::ErrorKind::NetworkUnreachable
+            io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkUnreachable
         )
     };
     matches!(error, ureq::Error::ConnectionFailed | ureq::Error::Timeout(ureq::Timeout::Connect))

@@ -1,6 +1,7 @@
 //! The session store, by a stock Redis client at each host's own agent.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ const PAUSE: Duration = Duration::from_millis(5);
 const AWAY: Duration = Duration::from_millis(100);
 /// A key's counter takes so many increments: linearizability is searched key by key.
 const PER_KEY: u64 = 200;
+/// Who reads back is none of the clients that worked before.
+const READER: u32 = u32::MAX - 1;
 /// Keys asked for at a time when the ledger is read back.
 const CHUNK: usize = 500;
 
@@ -30,17 +33,23 @@ pub enum Kind {
 }
 
 /// Works until it is told to stop. On a host of its own: the thread stays there.
-pub fn work(host: &Host, number: usize, kind: Kind, client: u32, journal: &Journal, stop: &AtomicBool) {
-    if let Err(error) = host.enter() {
-        // The history will show that nothing was asked from here.
-        eprintln!("warning: no client on {}: {error}", host.name);
-        return;
-    }
+///
+/// # Errors
+/// When the host is no more.
+pub fn work(
+    host: &Host,
+    number: usize,
+    kind: Kind,
+    client: u32,
+    journal: &Journal,
+    stop: &AtomicBool,
+) -> io::Result<()> {
+    host.enter()?;
     let mut connection = None;
     let mut count = 0_u64;
     loop {
         if stop.load(Ordering::Relaxed) {
-            return;
+            return Ok(());
         }
         let op = match kind {
             Kind::Ledger => Op::LedgerAdd { entry: format!("{number}-{count}") },
@@ -116,7 +125,7 @@ fn ledger_key(entry: &str) -> String {
 pub fn read_back(host: &Host, tried: &BTreeSet<String>, journal: &Journal) -> Result<(), String> {
     let read = || {
         host.enter().map_err(|error| error.to_string())?;
-        let outcome = journal.call(0, Op::LedgerRead {}, || match entries(host, tried) {
+        let outcome = journal.call(READER, Op::LedgerRead {}, || match entries(host, tried) {
             Ok(entries) => Outcome::Ok { value: Value::Entries { entries } },
             Err(error) => unknown(error),
         });

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can not go on should say where")]
 #![allow(clippy::print_stdout, reason = "a test that is not run says why")]
 
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -21,11 +22,14 @@ fn text(output: &Output) -> String {
 
 #[test]
 fn a_sound_history_passes_every_checker() {
-    let said = check(&history("good"), &["--json"]);
-    assert_eq!(said.status.code(), Some(0), "{}", text(&said));
-    let report: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
-    for finding in report["findings"].as_array().unwrap() {
-        assert_eq!(finding["verdict"], "kept", "{finding}");
+    // In the other one a client was kept waiting while all was put right, and was answered later.
+    for name in ["good", "kept-waiting"] {
+        let said = check(&history(name), &["--json"]);
+        assert_eq!(said.status.code(), Some(0), "{name}: {}", text(&said));
+        let report: serde_json::Value = serde_json::from_slice(&said.stdout).unwrap();
+        for finding in report["findings"].as_array().unwrap() {
+            assert_eq!(finding["verdict"], "kept", "{name}: {finding}");
+        }
     }
 }
 
@@ -45,6 +49,7 @@ fn each_broken_promise_is_found_by_its_own_checker() {
         ("ended-agent", "agents"),
         ("dead-site", "steady state"),
         ("never-answered", "steady state"),
+        ("hung-server", "steady state"),
         ("bare-node", "deploys"),
         ("lost-release", "deploys"),
         ("two-releases-on-a-node", "deploys"),
@@ -80,6 +85,7 @@ fn what_could_not_be_judged_is_not_called_kept() {
         ("unread-entry", "after the last read was called"),
         ("unseen-order", "nobody has written down who executed them"),
         ("no-clients", "it was to be tested"),
+        ("hit-nobody", "has hit nobody"),
         ("nobody-knows", "not tested"),
     ] {
         let said = check(&history(name), &[]);
@@ -257,7 +263,9 @@ fn a_farm_on_loopback_keeps_its_promises_while_agents_are_killed_and_are_of_two_
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("run");
     let other = dir.path().join("holdfast-of-another-version");
-    std::fs::copy(&holdfast, &other).unwrap();
+    // Another program by its digest: what follows its end is not looked at by the kernel.
+    std::fs::write(&other, [std::fs::read(&holdfast).unwrap(), b"another".to_vec()].concat()).unwrap();
+    std::fs::set_permissions(&other, std::fs::metadata(&holdfast).unwrap().permissions()).unwrap();
     let run = |experiment: &Path, words: &[&str]| {
         let mut run = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos"));
         run.args(["run", "--loopback", "--seed", "7", "--out"]).args([&out, experiment]).args(words);
@@ -267,11 +275,14 @@ fn a_farm_on_loopback_keeps_its_promises_while_agents_are_killed_and_are_of_two_
     let said = run(&skew, &[]);
     assert_eq!(said.status.code(), Some(2), "{}", text(&said));
     assert!(text(&said).contains("--other"), "{}", text(&said));
-    std::fs::remove_dir_all(&out).unwrap();
+    let said = run(&skew, &["--other", &holdfast.to_string_lossy()]);
+    assert_eq!(said.status.code(), Some(2), "{}", text(&said));
+    assert!(text(&said).contains("the same program"), "{}", text(&said));
+    assert!(!out.exists(), "nothing was made");
     let said = run(&experiment("lossy-network.toml"), &[]);
     assert_eq!(said.status.code(), Some(2), "{}", text(&said));
     assert!(text(&said).contains("no link") && text(&said).contains("root"), "{}", text(&said));
-    std::fs::remove_dir_all(&out).unwrap();
+    assert!(!text(&said).contains("keeps what there is"), "{}", text(&said));
     let said = run(&skew, &["--other", &other.to_string_lossy()]);
     // A host that is too busy is told, and proves nothing.
     let code = said.status.code();
@@ -315,6 +326,79 @@ fn a_run_that_is_stopped_or_killed_leaves_nothing() {
         }
         assert_eq!(left(), Vec::<String>::new(), "{signal}");
     }
+}
+
+/// An experiment that takes moments, on loopback, with one kind of client.
+fn brief(folder: &Path) -> PathBuf {
+    let path = folder.join("brief.toml");
+    let usual = std::fs::read_to_string(experiment("kill-a-node.toml")).unwrap();
+    let brief = usual.replacen("nodes = ", "workloads = [\"ledger\"]\nnodes = ", 1);
+    std::fs::write(&path, brief).unwrap();
+    path
+}
+
+/// A terminal's Ctrl-C reaches every process of the foreground group: the tool's own, and none of an agent.
+#[test]
+fn an_interrupt_from_the_terminal_late_in_a_run_stops_it_and_breaks_nothing() {
+    let _turn = MACHINE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let holdfast = Path::new(env!("CARGO_BIN_EXE_holdfast-chaos")).with_file_name("holdfast");
+    if !holdfast.exists() {
+        return println!("not run: it needs {}", holdfast.display());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (out, said) = (dir.path().join("run"), dir.path().join("said"));
+    let mut run = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos"));
+    run.args(["run", "--loopback", "--seed", "7", "--out"]).args([&out, &brief(dir.path())]);
+    let said_to = std::fs::File::create(&said).unwrap();
+    run.stdout(std::process::Stdio::null()).stderr(said_to).process_group(0);
+    let mut run = run.spawn().unwrap();
+    let words = || std::fs::read_to_string(&said).unwrap();
+    let began = std::time::Instant::now();
+    while !words().contains("steady again for") {
+        let ended = run.try_wait().unwrap();
+        assert!(ended.is_none() && began.elapsed() < std::time::Duration::from_secs(240), "{}", words());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let group = format!("-{}", run.id());
+    assert!(Command::new("kill").args(["-INT", "--", &group]).status().unwrap().success());
+    let began = std::time::Instant::now();
+    assert_eq!(run.wait().unwrap().code(), Some(3), "{}", words());
+    assert!(began.elapsed() < std::time::Duration::from_secs(30), "{:?}", began.elapsed());
+    assert!(words().contains("a signal"), "{}", words());
+    assert!(!std::fs::read_to_string(out.join("history.jsonl")).unwrap().contains("\"event\":\"ended\""));
+}
+
+#[test]
+fn a_start_that_fails_says_why_and_keeps_what_was_said() {
+    let _turn = MACHINE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let holdfast = Path::new(env!("CARGO_BIN_EXE_holdfast-chaos")).with_file_name("holdfast");
+    if !holdfast.exists() {
+        return println!("not run: it needs {}", holdfast.display());
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (out, broken) = (dir.path().join("run"), dir.path().join("broken"));
+    let script = format!(
+        "#!/bin/sh\n[ \"$1\" = --version ] && exec echo holdfast 9\n\
+         [ \"$1\" = agent ] && echo not today >&2 && exit 7\nexec {} \"$@\"\n",
+        holdfast.display()
+    );
+    std::fs::write(&broken, script).unwrap();
+    std::fs::set_permissions(&broken, std::fs::metadata(&holdfast).unwrap().permissions()).unwrap();
+    let run = || {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos"));
+        run.args(["run", "--loopback", "--seed", "7", "--out"]).args([&out, &brief(dir.path())]);
+        run.arg("--holdfast").arg(&broken).output().unwrap()
+    };
+    let said = run();
+    // On a starved host nothing is held against anybody, and all is told as well.
+    assert!(matches!(said.status.code(), Some(2 | 4)), "{}", text(&said));
+    assert!(text(&said).contains("the agent of node-1 has ended: not today"), "{}", text(&said));
+    assert_eq!(std::fs::read_to_string(out.join("node-1.log")).unwrap(), "not today\n");
+    let plan = std::fs::read_to_string(out.join("plan.json")).unwrap();
+    assert!(plan.contains("\"version\": \"9\"") && plan.contains("\"digest\""), "{plan}");
+    let said = run();
+    assert_eq!(said.status.code(), Some(2), "{}", text(&said));
+    assert!(text(&said).contains("there already") && !text(&said).contains("keeps"), "{}", text(&said));
 }
 
 /// A group that gets a quarter of a core, in which a whole farm and its clients have to live.

@@ -130,6 +130,25 @@ fn a_key_with_too_many_operations_and_a_search_without_time_are_inconclusive() {
     }
 }
 
+#[test]
+fn a_search_that_takes_too_much_memory_is_inconclusive_and_takes_no_more() {
+    let add = r#""op":"counter_add","delta":1"#;
+    let total = |total: i64| format!(r#""outcome":"ok","value":{{"is":"total","total":{total}}}"#);
+    let mut operations: Vec<(i64, i64, &str, &str)> = (0..40).map(|at| (at, 0, add, "")).collect();
+    let impossible = total(900);
+    operations.push((100, 200, add, &impossible));
+    let few = &operations[30..];
+    assert!(is_violated(&judged(check_counters, few)), "ten are as many as nine clients make");
+    let limits = Limits { bytes: 4 << 20, ..LIMITS };
+    let finding = search::<Counter>(&told(&operations), limits, counter_op).finding(COUNTERS, "p");
+    let Verdict::Inconclusive { reason } = &finding.verdict else { panic!("{finding:?}") };
+    assert!(reason.contains("40 operations are of unknown end") && reason.contains("4 MiB"), "{reason}");
+    let limits = Limits { key: Duration::from_millis(1), ..LIMITS };
+    let finding = search::<Counter>(&told(&operations), limits, counter_op).finding(COUNTERS, "p");
+    let Verdict::Inconclusive { reason } = &finding.verdict else { panic!("{finding:?}") };
+    assert!(reason.contains("took more than 1 ms"), "{reason}");
+}
+
 proptest! {
     /// Whatever one client after the other did, with some answers lost, is linearizable; and it is not
     /// once an acknowledged write has been forgotten.

@@ -61,6 +61,16 @@ fn a_page_is_excused_by_the_death_of_its_server_alone_and_an_order_by_any() {
 }
 
 #[test]
+fn a_page_is_excused_at_either_end_of_a_cut() {
+    let cut = fault("partition", "a", true).replace("\"begins\"", "\"others\":[\"b\"],\"begins\"");
+    let healed = cut.replace("true", "false");
+    assert!(!failed(&[&cut, &call_at("b", 1, true), BAD]));
+    assert!(failed(&[&cut, &call_at("c", 1, true), BAD]), "c sees everybody");
+    let late = call_at("b", 1, true).replace("\"t_us\":1", "\"t_us\":3");
+    assert!(failed(&[&cut, &healed, &late, BAD]), "it is healed");
+}
+
+#[test]
 fn a_refused_try_is_no_failure_where_another_server_answers() {
     let refused = r#"{"t_us":1,"event":"return","id":2,"outcome":"refused","reason":"r"}"#;
     let (first, second) = (call_at("a", 2, false), call_at("b", 1, false));

@@ -116,8 +116,7 @@ fn what_is_late_while_the_host_is_starved_is_no_violation() {
     let minute = |starved_from: i64| {
         let mut lines: Vec<(i64, String)> = Vec::new();
         for line in whole(OK, OK, REFUSED) {
-            let at = line.split_once("\"t_us\":").unwrap().1.split_once(',').unwrap().0.parse().unwrap();
-            lines.push((at, line));
+            lines.push((at(&line), line));
         }
         for at in 0..60 {
             let late_ms = if (starved_from..starved_from + 5).contains(&at) { 900 } else { 3 };
@@ -131,4 +130,73 @@ fn what_is_late_while_the_host_is_starved_is_no_violation() {
     };
     assert!(is_inconclusive(&verdict(&minute(20))));
     assert!(is_violated(&verdict(&minute(40))), "it failed before");
+}
+
+/// A whole experiment whose fault ends at second 15, in which client 0 asks as ever, and another asks once,
+/// at these seconds, after it was answered in the beginning.
+fn with_another(called: i64, returned: Option<i64>, outcome: &str, more: &[(i64, String)]) -> Verdict {
+    let by_another = |at: i64, id: u64| asked(second(at), id).replace("\"client\":0", "\"client\":1");
+    let fault = |begins: bool| {
+        format!(
+            r#"{{"t_us":{},"event":"fault","fault":"pause","targets":["a"],"begins":{begins}}}"#,
+            second(if begins { 11 } else { 15 })
+        )
+    };
+    let mut lines: Vec<(i64, String)> = whole(OK, OK, OK).into_iter().map(|line| (at(&line), line)).collect();
+    lines.extend([(second(4), by_another(4, 7)), (second(5), told(second(5), 7, OK))]);
+    lines.extend([(second(11), fault(true)), (second(15), fault(false))]);
+    lines.push((second(called), by_another(called, 8)));
+    lines.extend(returned.map(|at| (second(at), told(second(at), 8, outcome))));
+    lines.extend(more.iter().cloned());
+    lines.push((second(40), phase(second(40), "final")));
+    lines.sort_by_key(|(at, _)| *at);
+    verdict(&lines.into_iter().map(|(_, line)| line).collect::<Vec<_>>())
+}
+
+fn at(line: &str) -> i64 {
+    line.split_once("\"t_us\":").unwrap().1.split_once(',').unwrap().0.parse().unwrap()
+}
+
+const UNKNOWN: &str = r#""outcome":"unknown","reason":"timed out""#;
+
+#[test]
+fn a_client_whose_server_hangs_from_before_all_was_put_right_on_is_found() {
+    assert!(is_violated(&with_another(18, Some(28), UNKNOWN, &[])), "it asked after the fault");
+    assert!(is_violated(&with_another(18, Some(28), DEAD, &[])));
+    assert!(is_violated(&with_another(18, None, "", &[])));
+    assert_eq!(with_another(18, Some(28), OK, &[]), Verdict::Kept, "it took its time");
+    assert!(is_inconclusive(&with_another(14, Some(24), UNKNOWN, &[])), "the fault may have swallowed it");
+    assert!(is_violated(&with_another(14, Some(35), UNKNOWN, &[])), "nobody waits so long");
+}
+
+#[test]
+fn what_ends_badly_soon_after_all_was_put_right_is_no_matter_if_its_client_is_answered_later() {
+    let by_another = asked(second(29), 9).replace("\"client\":0", "\"client\":1");
+    let again = [(second(29), by_another), (second(30), told(second(30), 9, OK))];
+    assert_eq!(with_another(18, Some(28), UNKNOWN, &again), Verdict::Kept);
+    assert_eq!(with_another(14, Some(24), UNKNOWN, &again), Verdict::Kept);
+    assert!(is_violated(&with_another(18, Some(33), UNKNOWN, &again)), "so late it is one");
+}
+
+#[test]
+fn a_rollout_that_was_begun_before_all_was_put_right_may_fail_late() {
+    let mut lines = whole(OK, OK, OK);
+    let deploy =
+        r#"{"t_us":19000000,"event":"call","id":9,"client":9,"op":"deploy","app":"a","release":"r"}"#;
+    lines.insert(6, deploy.to_owned());
+    lines.push(told(second(50), 9, UNKNOWN));
+    assert_eq!(verdict(&lines), Verdict::Kept);
+}
+
+#[test]
+fn a_history_that_does_not_say_who_asked_is_judged_by_the_calls_alone() {
+    let nameless = |lines: Vec<String>| -> Vec<String> {
+        lines.into_iter().map(|line| line.replace("\"client\":0,", "")).collect()
+    };
+    assert_eq!(verdict(&nameless(whole(OK, OK, OK))), Verdict::Kept);
+    assert!(is_violated(&verdict(&nameless(whole(OK, OK, REFUSED)))));
+    let mut lines = whole(OK, UNKNOWN, OK);
+    let told = lines.remove(5).replace("13000000", "24000000");
+    lines.insert(8, told);
+    assert_eq!(verdict(&nameless(lines)), Verdict::Kept, "nobody knows whether its client was answered");
 }
