@@ -21,6 +21,7 @@ pub mod jury;
 pub mod links;
 mod panics;
 pub mod scene;
+pub mod soundness;
 
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -166,6 +167,7 @@ impl Servers {
         self.links.born(me, host, number, groups.clone());
         let life = Life { me, number, groups, opened, stop, tracker };
         self.servers()[host].life = Some(life.clone());
+        tokio::spawn(soundness::watch(Arc::clone(&self.scene), life.clone()));
         life
     }
 

@@ -33,7 +33,8 @@ fn groups_keep_their_promises_and_come_to_rest() {
     assert!(received > 0, "no replica has been given a snapshot");
 }
 
-/// Each has broken a promise once, and was repaired in the product.
+/// Each has broken a promise once, and was repaired in the product. What they draw has changed since; that it
+/// can not come back is for the tests of `node-consensus` to say.
 #[test]
 fn what_seeds_have_found_stays_repaired() {
     for (seed, nodes) in [
@@ -46,15 +47,6 @@ fn what_seeds_have_found_stays_repaired() {
         (89, 6),
         (91, 6),
     ] {
-        let outcome = groups::run(&Settings { seed, nodes }, None).unwrap();
-        assert_eq!(outcome.violations, [], "seed {seed}");
-    }
-}
-
-/// In each of them a term has two leaders, one after the other, as openraft allows.
-#[test]
-fn a_term_may_have_a_second_leader_of_a_higher_id() {
-    for (seed, nodes) in [(3844, 7), (5377, 6), (6993, 7)] {
         let outcome = groups::run(&Settings { seed, nodes }, None).unwrap();
         assert_eq!(outcome.violations, [], "seed {seed}");
     }

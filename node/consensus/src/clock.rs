@@ -10,6 +10,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::ambient::Ambient;
@@ -63,6 +64,7 @@ pub const CLOCK_MS_MAX: u64 = 253_402_300_799_999;
 /// One group's time on this node.
 pub struct GroupClock {
     reading: Mutex<Reading>,
+    has_begun: watch::Sender<bool>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -75,13 +77,15 @@ struct Reading {
     base_at: Instant,
     /// Up to when it was bent, by this leader or by another one.
     bent_at: Instant,
+    /// What it has stamped, as a leader, before there was any entry.
+    first_ms: Option<u64>,
     /// Whether this replica knows how long it was dead.
     is_known: bool,
 }
 
 impl Default for GroupClock {
     fn default() -> Self {
-        Self { reading: Mutex::new(Reading::new(Instant::now())) }
+        Self { reading: Mutex::new(Reading::new(Instant::now())), has_begun: watch::Sender::new(false) }
     }
 }
 
@@ -93,6 +97,14 @@ impl GroupClock {
     /// An entry was applied. Replayed entries are older than they look, which only makes time later.
     pub fn heard(&self, clock_ms: u64) {
         self.reading().heard(clock_ms, Instant::now());
+        self.has_begun.send_if_modified(|has_begun| !std::mem::replace(has_begun, true));
+    }
+
+    /// Waits for the first entry, or snapshot.
+    pub async fn begun(&self) {
+        let mut has_begun = self.has_begun.subscribe();
+        // The sender is this clock's, and lives as long.
+        let _begun = has_begun.wait_for(|has_begun| *has_begun).await;
     }
 
     /// The last entry's time.
@@ -125,7 +137,7 @@ impl GroupClock {
 
 impl Reading {
     fn new(now: Instant) -> Self {
-        Self { last_ms: 0, base_us: 0, base_at: now, bent_at: now, is_known: false }
+        Self { last_ms: 0, base_us: 0, base_at: now, bent_at: now, first_ms: None, is_known: false }
     }
 
     fn heard(&mut self, clock_ms: u64, now: Instant) {
@@ -133,6 +145,8 @@ impl Reading {
         self.last_ms = self.last_ms.max(clock_ms);
         self.carry(clock_ms, now);
         self.bent_at = now;
+        // A group begins by the wall of whoever leads it first, and he has not been dead since.
+        self.is_known |= self.first_ms == Some(clock_ms);
     }
 
     fn learn(&mut self, clock_ms: u64, now: Instant) {
@@ -153,7 +167,11 @@ impl Reading {
             let bend_us = slewed_ms.saturating_mul(1_000).saturating_sub(free_us).min(bend_max_us);
             (self.base_us, self.base_at, self.bent_at) = (free_us.saturating_add(bend_us), now, now);
         }
-        self.now_ms(slewed_ms, now)
+        let stamp_ms = self.now_ms(slewed_ms, now);
+        if !self.has_begun() {
+            self.first_ms = Some(stamp_ms);
+        }
+        stamp_ms
     }
 
     /// Whether there is a time to go on from.
@@ -198,6 +216,9 @@ mod tests {
     fn a_groups_time_begins_on_the_wall_and_is_never_behind_its_entries() {
         let clock = GroupClock::default();
         assert_eq!(clock.stamp_ms(900_000), 900_000);
+        assert!(!clock.told(0).is_known);
+        clock.heard(900_000);
+        assert!(clock.told(0).is_known);
         clock.heard(1_000_000);
         clock.heard(5);
         assert!((1_000_000..1_001_000).contains(&clock.now_ms(10)));

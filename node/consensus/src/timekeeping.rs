@@ -42,11 +42,8 @@ const ASK_LATER: Duration = Duration::from_secs(2);
 
 /// Runs until the group's time is known here.
 pub async fn settle(replica: Arc<Replica>, slewed: Arc<SlewedClock>, transport: Arc<dyn Transport>) {
-    let mut view = replica.view.subscribe();
-    // Before its first entry a group has neither members nor anything that could expire.
-    if view.wait_for(|view| !view.voters.is_empty()).await.is_err() {
-        return;
-    }
+    // Before its first entry a group has nothing that could expire, and no time: whoever leads it first says.
+    replica.clock.begun().await;
     let begun = Instant::now();
     loop {
         let is_late = begun.elapsed() >= PATIENCE;

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use node_consensus::{Group, Groups, Settings as GroupSettings};
+use node_consensus::{Group, Settings as GroupSettings};
 use node_core::control::{
     Command, ControlState, Fingerprint, NewNode, Plan, Role, TokenRecord, demand, plan, voters_wanted,
 };
@@ -24,10 +24,9 @@ use super::log::Log;
 use super::members::Members;
 use super::operator;
 use crate::Settings;
-use crate::servers::disk::Opened;
 use crate::servers::faults::{self as server_faults, Planned, steps};
 use crate::servers::scene::Scene;
-use crate::servers::{self, Servers};
+use crate::servers::{self, Servers, soundness};
 
 /// The control log, as the product numbers it.
 const GROUP: GroupId = GroupId(0);
@@ -213,18 +212,15 @@ impl Farm {
         let on = self.servers.start(host, me);
         self.jury.see(&Seen::Starts { node: me });
         let opened = Arc::clone(&on.opened);
-        tokio::spawn(tell_faults(Arc::clone(&self.jury), on.groups.clone(), Arc::clone(&opened)));
         let (log, state) = Log::new(Arc::clone(&self.jury), me);
         let settings = GroupSettings {
             snapshot_entries: SNAPSHOT_ENTRIES,
             log_kept_entries: LOG_KEPT_ENTRIES,
             ..GroupSettings::default()
         };
-        let group = match on.groups.open(GROUP, opened.clone(), opened.clone(), settings, log).await {
+        let group = match on.groups.open(GROUP, opened.clone(), opened, settings, log).await {
             Ok(group) => group,
-            // It died while it waited for its disk.
-            Err(_) if opened.is_dead() => return,
-            Err(error) => return self.jury.see(&Seen::Faulted { node: me, reason: error.to_string() }),
+            Err(error) => return soundness::gives_up(&self.scene, &on, &error.to_string()),
         };
         group.local(Log::opened);
         // A later life of this server may be there already.
@@ -460,13 +456,5 @@ async fn tell(farm: Arc<Farm>, life: Life) {
             });
         }
         sleep(TELL_EVERY).await;
-    }
-}
-
-async fn tell_faults(jury: Arc<Jury>, groups: Groups, opened: Arc<Opened>) {
-    let mut fault = groups.fault();
-    let Ok(reason) = fault.wait_for(Option::is_some).await.map(|reason| reason.clone()) else { return };
-    if !opened.is_dead() {
-        jury.see(&Seen::Faulted { node: groups.me(), reason: reason.unwrap_or_default() });
     }
 }

@@ -5,7 +5,6 @@ mod authority;
 mod convergence;
 mod gates;
 mod mixture;
-mod soundness;
 
 use std::fmt;
 use std::sync::Arc;
@@ -43,8 +42,6 @@ pub enum Seen {
     Troubled { fault: usize, nodes: Vec<NodeId> },
     /// It is over.
     Relieved { fault: usize, at_ms: u64 },
-    /// A node's groups have given up.
-    Faulted { node: NodeId, reason: String },
 }
 
 impl fmt::Debug for Seen {
@@ -67,7 +64,6 @@ impl fmt::Debug for Seen {
             }
             Self::Troubled { fault, nodes } => write!(f, "fault {fault} troubles {nodes:?}"),
             Self::Relieved { fault, .. } => write!(f, "fault {fault} troubles nobody any more"),
-            Self::Faulted { node, reason } => write!(f, "{node} gives up: {reason}"),
         }
     }
 }
@@ -87,6 +83,5 @@ pub fn all() -> Vec<Box<dyn jury::Invariant<Seen, Rest>>> {
         Box::new(convergence::TheFarmComesToRest),
         Box::new(gates::WhatFailsIsNeverStable),
         Box::new(mixture::TwoReleasesAtATime::default()),
-        Box::new(soundness::NobodyGivesUp),
     ]
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use node_consensus::{Group, Groups, Settings as GroupSettings};
+use node_consensus::{Group, Settings as GroupSettings};
 use proto::ids::{GroupId, NodeId};
 use rand::Rng as _;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -18,7 +18,7 @@ use crate::Settings;
 use crate::servers::disk::Opened;
 use crate::servers::faults::{Planned, node, steps};
 use crate::servers::scene::Scene;
-use crate::servers::{self, Servers};
+use crate::servers::{self, Servers, soundness};
 
 /// From the start until faults begin.
 const FORM: Duration = Duration::from_secs(3);
@@ -137,7 +137,7 @@ impl Farm {
         let Some(first) = self.life(node(0)) else { return };
         for group in first.ledgers.values() {
             if let Err(error) = group.initialize(voters.clone()).await {
-                self.jury.see(&Seen::Faulted { node: node(0), reason: error.to_string() });
+                soundness::gives_up(&self.scene, &first.on, &error.to_string());
             }
         }
     }
@@ -148,7 +148,6 @@ impl Farm {
         if on.number > 1 {
             self.jury.see(&Seen::Restarts { node: me, at_ms: self.jury.now_ms() });
         }
-        tokio::spawn(tell_faults(Arc::clone(&self.jury), on.groups.clone(), Arc::clone(&opened)));
         let mut ledgers = BTreeMap::new();
         for id in &self.ids {
             let settings = GroupSettings {
@@ -163,9 +162,7 @@ impl Farm {
                     tokio::spawn(tell_leaders(Arc::clone(&self.jury), group.clone(), me, opened.clone()));
                     ledgers.insert(*id, group);
                 }
-                // It died while it waited for its disk.
-                Err(_) if opened.is_dead() => return,
-                Err(error) => self.jury.see(&Seen::Faulted { node: me, reason: error.to_string() }),
+                Err(error) => return soundness::gives_up(&self.scene, &on, &error.to_string()),
             }
         }
         // A later life of this server may be there already.
@@ -292,14 +289,6 @@ impl Farm {
         };
         let view = self.life(asked)?.ledgers.get(&id)?.watch();
         view.borrow().leader
-    }
-}
-
-async fn tell_faults(jury: Arc<Jury>, groups: Groups, opened: Arc<Opened>) {
-    let mut fault = groups.fault();
-    let Ok(reason) = fault.wait_for(Option::is_some).await.map(|reason| reason.clone()) else { return };
-    if !opened.is_dead() {
-        jury.see(&Seen::Faulted { node: groups.me(), reason: reason.unwrap_or_default() });
     }
 }
 

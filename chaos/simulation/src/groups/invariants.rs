@@ -6,7 +6,6 @@ mod durability;
 mod leadership;
 mod recency;
 mod refusal;
-mod soundness;
 mod time;
 
 use std::collections::BTreeMap;
@@ -77,11 +76,6 @@ pub enum Seen {
         register: u8,
         version: u64,
     },
-    /// A node's groups have given up.
-    Faulted {
-        node: NodeId,
-        reason: String,
-    },
 }
 
 /// What is left when every fault has been over for long.
@@ -101,7 +95,6 @@ pub fn all() -> Vec<Box<dyn jury::Invariant<Seen, Rest>>> {
         Box::new(leadership::LeadersComeInOrder::default()),
         Box::new(recency::NobodyReadsWhatWas::default()),
         Box::new(refusal::WhatWasRefusedIsNotExecuted::default()),
-        Box::new(soundness::NobodyGivesUp),
         Box::new(time::TimeGoesOn::default()),
     ]
 }

@@ -6,6 +6,7 @@ use proto::ids::NodeId;
 use rand::Rng as _;
 use rand::rngs::StdRng;
 
+use super::scene::WRONG_MS;
 use crate::network::{Conditions, Cut};
 
 /// One thing that goes wrong.
@@ -51,7 +52,6 @@ const FAULTS: std::ops::RangeInclusive<usize> = 4..=20;
 /// Longer than every time-out of a group.
 const LONGEST_US: u64 = 12_000_000;
 const SHORTEST_US: u64 = 100_000;
-const HOUR_MS: i64 = 3_600_000;
 
 /// The faults of a safety phase, in the order in which they begin. All end with it.
 pub fn plan<F>(phase_us: u64, random: &mut StdRng, mut one: impl FnMut(&mut StdRng) -> F) -> Vec<Planned<F>> {
@@ -90,7 +90,7 @@ pub fn kind(kind: u32, host: usize, hosts: usize, random: &mut StdRng) -> Fault 
         2 => Fault::PowerCut,
         3 => Fault::Restart { host },
         4 => Fault::SlowDisk { host },
-        5 => Fault::Clock { host, by_ms: random.random_range(-HOUR_MS..=HOUR_MS) },
+        5 => Fault::Clock { host, by_ms: random.random_range(-WRONG_MS..=WRONG_MS) },
         6 => {
             let suspects = (0..hosts).filter(|_| random.random_bool(0.5)).map(node).collect();
             Fault::Suspect { host, suspects }

@@ -68,6 +68,10 @@ impl Scene {
     }
 }
 
+/// How many clocks are wrong from the beginning, and by how much: whoever has another on its wall leads next.
+const WRONG: f64 = 0.25;
+pub const WRONG_MS: i64 = 3_600_000;
+
 /// A server's clock on the wall, which jumps.
 pub struct Wall {
     scene: Arc<Scene>,
@@ -75,8 +79,17 @@ pub struct Wall {
 }
 
 impl Wall {
+    /// Most are right at first.
     pub fn new(scene: Arc<Scene>) -> Self {
-        Self { scene, ahead_us: Mutex::new(0) }
+        let ahead_ms =
+            scene.draw(
+                |random| {
+                    if random.random_bool(WRONG) { random.random_range(-WRONG_MS..=WRONG_MS) } else { 0 }
+                },
+            );
+        let wall = Self { scene, ahead_us: Mutex::new(0) };
+        wall.jump(ahead_ms);
+        wall
     }
 
     pub fn jump(&self, by_ms: i64) {

@@ -9,7 +9,8 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use node_consensus::memory::{MemoryEngine, MemorySnapshots};
 use node_consensus::{
-    EntryMeta, Group, Groups, RestoreError, Settings, StateMachine, Transport, TransportError, WriteError,
+    Ambient, EntryMeta, Group, Groups, RestoreError, Settings, StateMachine, System, Transport,
+    TransportError, WriteError,
 };
 use proto::ids::{GroupId, NodeId};
 use tokio_util::sync::CancellationToken;
@@ -125,6 +126,22 @@ impl Transport for Port {
     }
 }
 
+/// A clock on the wall, and how far it is ahead.
+#[derive(Default)]
+struct Wall {
+    ahead: Duration,
+}
+
+impl Ambient for Wall {
+    fn wall_us(&self) -> u64 {
+        System.wall_us() + u64::try_from(self.ahead.as_micros()).unwrap()
+    }
+
+    fn random(&self) -> u64 {
+        System.random()
+    }
+}
+
 /// A node's life; its disk outlives it.
 pub struct Node {
     pub id: NodeId,
@@ -140,27 +157,29 @@ pub struct Node {
 
 impl Node {
     pub async fn start(net: &Net, id: u64) -> Self {
-        Self::start_on(net, NodeId(id), Arc::default(), Arc::default(), Settings::default()).await
+        Self::start_with(net, id, Settings::default()).await
     }
 
     pub async fn start_with(net: &Net, id: u64, settings: Settings) -> Self {
-        Self::start_on(net, NodeId(id), Arc::default(), Arc::default(), settings).await
+        let dead = Dead {
+            id: NodeId(id),
+            disk: Arc::default(),
+            snapshots: Arc::default(),
+            settings,
+            net: net.clone(),
+        };
+        dead.restart().await
     }
 
-    async fn start_on(
-        net: &Net,
-        id: NodeId,
-        disk: Arc<MemoryEngine>,
-        snapshots: Arc<MemorySnapshots>,
-        settings: Settings,
-    ) -> Self {
+    async fn start_on(wall: Wall, dead: Dead) -> Self {
+        let Dead { id, disk, snapshots, settings, net } = dead;
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let port = Arc::new(Port { me: id, net: net.clone() });
-        let groups = Groups::new(id, port, tracker.clone(), stop.clone());
+        let groups = Groups::within(Arc::new(wall), id, port, tracker.clone(), stop.clone());
         let group =
             groups.open(GROUP, disk.clone(), snapshots.clone(), settings, Words::default()).await.unwrap();
         net.inner.lock().unwrap().nodes.insert(id, groups.clone());
-        Self { id, group, groups, disk, snapshots, settings, stop, tracker, net: net.clone() }
+        Self { id, group, groups, disk, snapshots, settings, stop, tracker, net }
     }
 
     /// Ends the node without a word to the others.
@@ -207,7 +226,12 @@ impl Dead {
     }
 
     pub async fn restart(self) -> Node {
-        Node::start_on(&self.net, self.id, self.disk, self.snapshots, self.settings).await
+        Node::start_on(Wall::default(), self).await
+    }
+
+    /// On a server whose clock is so far ahead.
+    pub async fn restart_ahead(self, by: Duration) -> Node {
+        Node::start_on(Wall { ahead: by }, self).await
     }
 }
 

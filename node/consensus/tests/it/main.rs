@@ -7,3 +7,4 @@ mod cluster;
 mod failures;
 mod growth;
 mod suite;
+mod time;

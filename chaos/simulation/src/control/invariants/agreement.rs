@@ -37,8 +37,7 @@ impl Invariant<Seen, Rest> for EverybodyKnowsTheSame {
             | Seen::Obeyed { .. }
             | Seen::Serves { .. }
             | Seen::Troubled { .. }
-            | Seen::Relieved { .. }
-            | Seen::Faulted { .. } => None,
+            | Seen::Relieved { .. } => None,
         }
     }
 }

@@ -36,8 +36,7 @@ impl Invariant<Seen, Rest> for OneControllerAtATime {
             | Seen::Restored { .. }
             | Seen::Serves { .. }
             | Seen::Troubled { .. }
-            | Seen::Relieved { .. }
-            | Seen::Faulted { .. } => None,
+            | Seen::Relieved { .. } => None,
         }
     }
 }

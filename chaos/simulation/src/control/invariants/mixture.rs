@@ -68,11 +68,7 @@ impl Invariant<Seen, Rest> for TwoReleasesAtATime {
                     self.relieved_ms.insert(node, *at_ms);
                 }
             }
-            Seen::Applied { .. }
-            | Seen::Restored { .. }
-            | Seen::Reigns { .. }
-            | Seen::Obeyed { .. }
-            | Seen::Faulted { .. } => {}
+            Seen::Applied { .. } | Seen::Restored { .. } | Seen::Reigns { .. } | Seen::Obeyed { .. } => {}
         }
         None
     }

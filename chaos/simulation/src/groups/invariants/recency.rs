@@ -45,8 +45,7 @@ impl Invariant<Seen, Rest> for NobodyReadsWhatWas {
             | Seen::Restarts { .. }
             | Seen::Recovered { .. }
             | Seen::Received { .. }
-            | Seen::Refused { .. }
-            | Seen::Faulted { .. } => None,
+            | Seen::Refused { .. } => None,
         }
     }
 }

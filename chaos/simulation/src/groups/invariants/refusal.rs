@@ -38,8 +38,7 @@ impl Invariant<Seen, Rest> for WhatWasRefusedIsNotExecuted {
             | Seen::Received { .. }
             | Seen::Acknowledged { .. }
             | Seen::Asks { .. }
-            | Seen::Answered { .. }
-            | Seen::Faulted { .. } => return None,
+            | Seen::Answered { .. } => return None,
         };
         let both = (*group, *operation);
         (self.refused.contains(&both) && self.applied.contains(&both))
