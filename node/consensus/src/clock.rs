@@ -79,6 +79,9 @@ struct Reading {
     bent_at: Instant,
     /// What it has stamped, as a leader, before there was any entry.
     first_ms: Option<u64>,
+    /// Whether it was dead since it heard an entry. Who was not goes by the entries, as a new replica does: it
+    /// may be late, and no wall knows better.
+    was_dead: bool,
     /// Whether this replica knows how long it was dead.
     is_known: bool,
 }
@@ -98,6 +101,11 @@ impl GroupClock {
     pub fn heard(&self, clock_ms: u64) {
         self.reading().heard(clock_ms, Instant::now());
         self.has_begun.send_if_modified(|has_begun| !std::mem::replace(has_begun, true));
+    }
+
+    /// What there is of the group is from an earlier life.
+    pub fn recovered(&self) {
+        self.reading().was_dead = true;
     }
 
     /// Waits for the first entry, or snapshot.
@@ -125,7 +133,8 @@ impl GroupClock {
     pub fn told(&self, slewed_ms: u64) -> TimeAnswer {
         let reading = *self.reading();
         let now_ms = reading.now_ms(slewed_ms, Instant::now());
-        let clock_ms = if reading.is_known { now_ms } else { now_ms.max(slewed_ms).min(CLOCK_MS_MAX) };
+        let by_the_wall = reading.was_dead && !reading.is_known;
+        let clock_ms = if by_the_wall { now_ms.max(slewed_ms).min(CLOCK_MS_MAX) } else { now_ms };
         TimeAnswer { is_known: reading.is_known, clock_ms }
     }
 
@@ -137,7 +146,15 @@ impl GroupClock {
 
 impl Reading {
     fn new(now: Instant) -> Self {
-        Self { last_ms: 0, base_us: 0, base_at: now, bent_at: now, first_ms: None, is_known: false }
+        Self {
+            last_ms: 0,
+            base_us: 0,
+            base_at: now,
+            bent_at: now,
+            first_ms: None,
+            was_dead: false,
+            is_known: false,
+        }
     }
 
     fn heard(&mut self, clock_ms: u64, now: Instant) {
@@ -265,6 +282,9 @@ mod tests {
     fn who_has_begun_again_goes_on_from_the_last_entry_until_it_is_told_the_time() {
         let clock = GroupClock::default();
         clock.heard(1_000_000);
+        // As a new replica, which was not dead.
+        assert!(clock.told(9_000_000).clock_ms < 1_001_000);
+        clock.recovered();
         let told = clock.told(9_000_000);
         assert_eq!((told.is_known, told.clock_ms), (false, 9_000_000));
         assert!(clock.stamp_ms(9_000_000) < 1_001_000);

@@ -129,6 +129,9 @@ impl Groups {
         let machine = Machine::open(id, snapshots, self.shared.fault.clone(), machine).map_err(storage)?;
         let log = Log::open(id, engine, machine.saved()).map_err(storage)?;
         log.check_against(machine.read().last).map_err(storage)?;
+        if !log.is_pristine() {
+            machine.clock().recovered();
+        }
         let resumed = Resumed::of(self.shared.me, &log);
         let me = self.shared.me;
         let network = Network {
