@@ -174,9 +174,10 @@ impl Agent {
         tokio::time::sleep(DRAIN_PAUSE).await;
         self.balancer.shutdown(BALANCER_GRACE).await;
         self.deploy.stop_all().await;
-        // Last of what the others are told: whoever leads something else elects a successor at once.
+        // Last of what the others are told, so that what is led here is led elsewhere at once. One that ends
+        // because of a fault has not left: it is down, and somebody should look.
         let members = self.members.clone();
-        if tokio::task::spawn_blocking(move || members.leave()).await.is_err() {
+        if tasks.failure().is_none() && tokio::task::spawn_blocking(move || members.leave()).await.is_err() {
             tracing::warn!("the goodbye was not said; the others will find out by themselves");
         }
         tasks.stop().cancel();

@@ -120,7 +120,8 @@ impl Rollout<'_> {
     /// Waits for every node that is there, however long: to call it done while one still serves the
     /// failed release would let the next rollout bring a third one. Not for one that can not let go of it,
     /// as the stable release fails there: nothing would ever change that, and no other rollout could bring
-    /// what mends it. It is named as behind, and what comes next begins there (`strays`).
+    /// what mends it. It is named as behind, and what comes next begins there (`strays`). Where there are
+    /// several of them, nothing can begin; what they serve, deployed again, is the way out.
     fn roll_back(&self) -> Option<Order> {
         if self.assigned_alive().any(|node| !self.is_back(node) && !self.is_stuck(node)) {
             return None;
