@@ -243,9 +243,12 @@ impl<S: StateMachine> Group<S> {
         Ok(())
     }
 
+    /// As a learner it belongs, too: one that gave up its vote leads on until somebody else is elected, and
+    /// as long as it is heard nobody is.
     fn leads_and_belongs(&self) -> Result<(), ReconfigureError> {
         let view = self.replica.view.borrow();
-        let both = view.is_leader && view.voters.contains(&self.replica.me);
+        let me = &self.replica.me;
+        let both = view.is_leader && (view.voters.contains(me) || view.learners.contains(me));
         if both { Ok(()) } else { Err(ReconfigureError::NotLeader) }
     }
 

@@ -146,6 +146,13 @@ impl<'a> Reign<'a> {
         }
         self.farm.scene.note(format_args!("{} wants {next:?}", self.life.on.me));
         let group = self.life.group.clone();
-        self.change.spawn(async move { group.reconfigure(next.voters, next.learners).await.is_ok() });
+        let (farm, me) = (Arc::clone(self.farm), self.life.on.me);
+        self.change.spawn(async move {
+            let changed = group.reconfigure(next.voters, next.learners).await;
+            if let Err(error) = &changed {
+                farm.scene.note(format_args!("{me} does not get it: {error}"));
+            }
+            changed.is_ok()
+        });
     }
 }

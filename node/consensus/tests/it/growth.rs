@@ -247,6 +247,24 @@ async fn a_leader_that_removes_itself_leaves_what_is_left_to_its_successor() {
 }
 
 #[tokio::test]
+async fn a_leader_that_is_a_voter_no_more_and_follows_the_log_still_takes_changes() {
+    let net = Net::default();
+    let mut nodes = formed(&net, 3).await;
+    let place = leader(&nodes).await;
+    let me = nodes[place].id;
+    let mut others = ids(&[1, 2, 3]);
+    others.remove(&me);
+    nodes[place].group.reconfigure(others, [me].into()).await.unwrap();
+    nodes.push(Node::start(&net, 4).await);
+    // Whoever leads then: openraft lets a learner lead on until somebody else is elected.
+    let place = leader(&nodes[..3]).await;
+    nodes[place].group.reconfigure(ids(&[1, 2, 3]), ids(&[4])).await.unwrap();
+    nodes[place].write("word").await.unwrap();
+    applied(&nodes[3], &["word"]).await;
+    assert_eq!(nodes[3].group.watch().borrow().voters, ids(&[1, 2, 3]));
+}
+
+#[tokio::test]
 async fn one_change_of_the_members_at_a_time() {
     let net = Net::default();
     let mut nodes = formed(&net, 1).await;
