@@ -99,7 +99,8 @@ impl ControlState {
         }
         match order {
             Order::StartRolling { app, attempt } => self.start_rolling(app, *attempt),
-            Order::Assign { app, attempt, node } => self.assign(app, *attempt, *node),
+            Order::Assign { app, attempt, node } => self.assign(index, app, *attempt, *node),
+            Order::Evict { app, attempt, node } => self.evict(index, app, *attempt, *node),
             Order::TurnBack { app, attempt, reason } => self.turn_back(index, app, *attempt, reason),
             Order::Finish { app, attempt, behind } => self.finish(now_ms, app, *attempt, behind),
             Order::Place { groups } => self.place_groups(groups),

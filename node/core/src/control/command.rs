@@ -84,6 +84,9 @@ pub enum Order {
     StartRolling { app: String, attempt: u64 },
     /// `node` is to run the rollout's release from now on.
     Assign { app: String, attempt: u64, node: NodeId },
+    /// `node` is to run nothing of the app until the release comes: it serves a third one, and can not go
+    /// back to the stable one.
+    Evict { app: String, attempt: u64, node: NodeId },
     /// A gate failed: everybody back to the stable release.
     TurnBack { app: String, attempt: u64, reason: String },
     /// The rollout, or its way back, is over. `behind`: nodes that could not be reached, and why.

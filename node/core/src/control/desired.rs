@@ -1,7 +1,7 @@
 //! What a node should run, read from the state alone.
 //!
 //! This is invariant 4 as a function: a node runs the stable release unless the rollout assigned it the
-//! new one, and while a rollout is being turned back nobody is assigned anything. An agent that starts
+//! new one or took it out, and while a rollout is being turned back nobody is assigned anything. An agent that starts
 //! asks this; the controller compares it with what the agent reports.
 
 use std::collections::BTreeMap;
@@ -35,12 +35,16 @@ pub fn demand(state: &ControlState, app: &str, node: NodeId) -> Option<Demand> {
 
 fn demand_of(record: &AppRecord, node: NodeId) -> Demand {
     let stable = Demand { release: record.stable, attempt: record.stable_attempt };
-    let Some(rollout) = record.rollout.as_ref().filter(|rollout| rollout.assigned.contains(&node)) else {
-        return stable;
-    };
+    let Some(rollout) = record.rollout.as_ref() else { return stable };
+    let (is_assigned, evicted) = (rollout.assigned.contains(&node), rollout.evicted.get(&node));
     match rollout.stage {
-        Stage::Distribute => stable,
-        Stage::Rolling => Demand { release: Some(rollout.release), attempt: rollout.attempt },
-        Stage::RollingBack => Demand { release: record.stable, attempt: rollout.rollback_attempt },
+        Stage::Rolling if is_assigned => {
+            Demand { release: Some(rollout.release), attempt: *evicted.unwrap_or(&rollout.attempt) }
+        }
+        Stage::Rolling => evicted.map_or(stable, |name| Demand { release: None, attempt: *name }),
+        Stage::RollingBack if is_assigned || evicted.is_some() => {
+            Demand { release: record.stable, attempt: rollout.rollback_attempt }
+        }
+        Stage::Distribute | Stage::RollingBack => stable,
     }
 }

@@ -103,6 +103,7 @@ mod tests {
             stage,
             attempt,
             assigned: BTreeSet::from([ME]),
+            evicted: BTreeMap::new(),
             rollback_attempt: attempt + 1,
             reason: String::new(),
             started_ms: 0,

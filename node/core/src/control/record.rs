@@ -253,6 +253,10 @@ pub struct RolloutRecord {
     /// Nodes that run the release, or were told to. Kept while rolling back.
     #[serde(default)]
     pub assigned: BTreeSet<NodeId>,
+    /// Nodes that were to let go of what they served before, with the number under which each was told last:
+    /// an agent takes no word under one that it has heard.
+    #[serde(default)]
+    pub evicted: BTreeMap<NodeId, u64>,
     /// Index of the entry that turned it back; 0 until then.
     #[serde(default)]
     pub rollback_attempt: u64,

@@ -3,7 +3,7 @@
 //! ```text
 //!   SetTarget ──> Distribute ──StartRolling──> Rolling ──Finish──> done, the release is stable
 //!   Rollback          │                       │ ^ │
-//!                     │                 Assign│ │ │TurnBack
+//!                     │           Evict, Assign│ │ │TurnBack
 //!                     │                       └─┘ v
 //!                     └──────TurnBack──────> RollingBack ──Finish──> rolled back, or failed
 //! ```
@@ -66,6 +66,7 @@ impl ControlState {
             stage: Stage::Distribute,
             attempt,
             assigned: BTreeSet::new(),
+            evicted: BTreeMap::new(),
             rollback_attempt: 0,
             reason: String::new(),
             started_ms: now_ms,
@@ -126,11 +127,29 @@ impl ControlState {
         Ok(Outcome::Done)
     }
 
-    pub(super) fn assign(&mut self, app: &str, attempt: u64, node: NodeId) -> Verdict {
+    pub(super) fn assign(&mut self, index: u64, app: &str, attempt: u64, node: NodeId) -> Verdict {
         if !self.member(node).is_some_and(NodeRecord::runs_apps) {
             return Err(Refusal::UnknownNode { node });
         }
+        let rollout = self.rollout_in(app, attempt, &[Stage::Rolling])?;
+        if !rollout.assigned.contains(&node) && rollout.evicted.contains_key(&node) {
+            let name = self.take_name(index)?;
+            self.rollout_in(app, attempt, &[Stage::Rolling])?.evicted.insert(node, name);
+        }
         self.rollout_in(app, attempt, &[Stage::Rolling])?.assigned.insert(node);
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn evict(&mut self, index: u64, app: &str, attempt: u64, node: NodeId) -> Verdict {
+        if !self.member(node).is_some_and(NodeRecord::runs_apps) {
+            return Err(Refusal::UnknownNode { node });
+        }
+        let rollout = self.rollout_in(app, attempt, &[Stage::Rolling])?;
+        if rollout.assigned.contains(&node) || rollout.evicted.contains_key(&node) {
+            return Ok(Outcome::Done);
+        }
+        let name = self.take_name(index)?;
+        self.rollout_in(app, attempt, &[Stage::Rolling])?.evicted.insert(node, name);
         Ok(Outcome::Done)
     }
 

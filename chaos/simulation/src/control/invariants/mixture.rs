@@ -108,15 +108,15 @@ impl TwoReleasesAtATime {
         let record = self.newest.1.apps.get(app)?;
         let troubled = self.troubled();
         let is_known = |since_ms: u64| since_ms + KNOWN_AFTER_MS < now_ms;
-        let third = self.serving.iter().find(|((of, node), (release, since_ms))| {
+        let known = self.serving.iter().filter(|((of, node), (_, since_ms))| {
             *of == app
-                && *node != assigned
-                && ![record.stable, record.target()].contains(&Some(*release))
                 && is_known(*since_ms)
                 && !troubled.contains(node)
                 && is_known(self.relieved_ms.get(node).copied().unwrap_or(0))
         });
-        let ((_, node), (release, _)) = third?;
-        Some(format!("{assigned} is to change its {app} while {node} serves release {}", release.0[0]))
+        let known = known.map(|(_, (release, _))| *release).chain(record.target());
+        let releases: BTreeSet<u8> = known.map(|release| release.0[0]).collect();
+        (releases.len() > RELEASES_MAX)
+            .then(|| format!("{assigned} is to change its {app}, which makes {releases:?} that are served"))
     }
 }

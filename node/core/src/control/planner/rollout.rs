@@ -4,7 +4,7 @@
 //! runs what the log says when it is back. A node that is there and says that the release failed turns
 //! the whole farm back, as the deadline does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proto::ids::{NodeId, ReleaseId};
 use proto::peer;
@@ -14,6 +14,9 @@ use super::super::desired::demand;
 use super::super::inventory::{AppStatus, NodeReport};
 use super::super::record::{AppRecord, NodeRecord, RolloutRecord, Stage};
 use super::{Farm, is_met};
+
+/// Releases of an app that may be served at a time: invariant 4.
+const RELEASES_MAX: usize = 2;
 
 /// The release that every node should have on its disk although it may not run it yet, with the
 /// attempt under which it is fetched.
@@ -78,24 +81,37 @@ impl Rollout<'_> {
         let strays = self.strays();
         if self.is_late() {
             let mut reason = format!("the deadline passed with {} still to come", self.names(&left));
-            if strays.len() > 1 {
+            if !strays.is_empty() {
                 reason += &format!(", while {} did not come to the stable release", self.names(&strays));
             }
             return Some(self.turn_back(reason));
         }
-        // A stray that is alone goes first: that leaves two releases again.
-        let node = able.into_iter().find(|node| strays.iter().all(|stray| stray == node))?;
-        Some(Order::Assign { app: self.app.to_owned(), attempt: self.rollout.attempt, node })
+        let (app, attempt) = (self.app.to_owned(), self.rollout.attempt);
+        if self.would_serve() > RELEASES_MAX {
+            // Those that are still coming to the stable release are waited for.
+            let node = strays.into_iter().find(|node| self.has_failed_to_go_back(*node))?;
+            return Some(Order::Evict { app, attempt, node });
+        }
+        // Who serves nothing goes first.
+        let node = able.into_iter().min_by_key(|node| (!self.rollout.evicted.contains_key(node), *node))?;
+        Some(Order::Assign { app, attempt, node })
+    }
+
+    /// How many releases would be served if one more node got this one.
+    fn would_serve(&self) -> usize {
+        #[cfg(holdfast_mutants)]
+        if mutation::is("strays-ignored") {
+            return 0;
+        }
+        let here = self.farm.app_nodes().map(|(node, _)| node).filter(|node| self.farm.is_alive(*node));
+        let served: BTreeSet<ReleaseId> = here.flat_map(|node| self.serving(node).copied()).collect();
+        served.union(&BTreeSet::from([self.rollout.release])).count()
     }
 
     /// Nodes that serve a release which is neither the stable one nor this: they were away while a
-    /// rollout ended, and are catching up or can not. To begin anything beside them would bring a third
-    /// release, so it waits; an operator's way out, when they can not, is a rollback to theirs.
+    /// rollout ended, and are catching up, or they can not go back. To begin anything beside them would bring a
+    /// third release, so it waits for the first and takes out the second.
     fn strays(&self) -> Vec<NodeId> {
-        #[cfg(holdfast_mutants)]
-        if mutation::is("strays-ignored") {
-            return Vec::new();
-        }
         let known =
             |release: &ReleaseId| *release == self.rollout.release || Some(*release) == self.record.stable;
         let here = self.farm.app_nodes().map(|(node, _)| node).filter(|node| self.farm.is_alive(*node));
@@ -120,8 +136,7 @@ impl Rollout<'_> {
     /// Waits for every node that is there, however long: to call it done while one still serves the
     /// failed release would let the next rollout bring a third one. Not for one that can not let go of it,
     /// as the stable release fails there: nothing would ever change that, and no other rollout could bring
-    /// what mends it. It is named as behind, and what comes next begins there (`strays`). Where there are
-    /// several of them, nothing can begin; what they serve, deployed again, is the way out.
+    /// what mends it. It is named as behind, and what comes next takes it out first (`strays`).
     fn roll_back(&self) -> Option<Order> {
         if self.assigned_alive().any(|node| !self.is_back(node) && !self.is_stuck(node)) {
             return None;
@@ -192,14 +207,16 @@ impl Rollout<'_> {
     /// Whether a node still serves the release, since the one that it was told to go back to has failed
     /// there.
     fn is_stuck(&self, node: NodeId) -> bool {
+        self.lingers(node) && self.has_failed_to_go_back(node)
+    }
+
+    /// Whether a node says that the stable release failed there, and has not been told anything since.
+    fn has_failed_to_go_back(&self, node: NodeId) -> bool {
         let report = self.farm.app_report(node, self.app);
         let has_failed = report.is_some_and(|report| report.state == AppStatus::Failed);
-        let demand = demand(self.farm.state, self.app, node);
-        let was_told = |release, attempt| is_met(Some(release), attempt, report);
-        let back_to = demand.and_then(|demand| demand.release.map(|release| (release, demand.attempt)));
-        self.lingers(node)
-            && has_failed
-            && back_to.is_some_and(|(release, attempt)| was_told(release, attempt))
+        let was_told = demand(self.farm.state, self.app, node)
+            .is_some_and(|demand| demand.release.is_some() && is_met(demand.release, demand.attempt, report));
+        has_failed && was_told
     }
 
     fn lingers(&self, node: NodeId) -> bool {
