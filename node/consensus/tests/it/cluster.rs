@@ -51,7 +51,7 @@ struct Inner {
     nodes: BTreeMap<NodeId, Groups>,
     cut: BTreeSet<(NodeId, NodeId)>,
     messages: u64,
-    last: Option<Message>,
+    last: BTreeMap<(NodeId, NodeId), Message>,
 }
 
 /// What one node sent to another.
@@ -74,14 +74,14 @@ impl Net {
         self.inner.lock().unwrap().messages
     }
 
-    pub fn last_message(&self) -> Option<Message> {
-        self.inner.lock().unwrap().last.clone()
+    pub fn last_message(&self, from: NodeId, to: NodeId) -> Option<Message> {
+        self.inner.lock().unwrap().last.get(&(from, to)).cloned()
     }
 
     fn record(&self, message: Message) {
         let mut inner = self.inner.lock().unwrap();
         inner.messages += 1;
-        inner.last = Some(message);
+        inner.last.insert((message.from, message.to), message);
     }
 
     /// Cuts both directions between a node and all others.
