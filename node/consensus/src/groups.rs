@@ -210,7 +210,7 @@ impl Groups {
     /// whatever it says: raft itself obeys any member that names a greater term.
     ///
     /// # Errors
-    /// Also when the message is for that group.
+    /// Also when the message is for that group and does more than ask for its time.
     pub async fn handle_outsider(
         &self,
         from: NodeId,
