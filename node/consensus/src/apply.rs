@@ -152,6 +152,9 @@ impl<S: StateMachine> Machine<S> {
                 Ok(Err(SnapshotError::Fault(error))) => error,
                 Err(panic) => EngineError(format!("a snapshot failed: {panic}")),
             };
+            // raft's task for the machine ends with this, and whatever is queued for it. Its core, which would
+            // tell, may wait for the very snapshot that was next.
+            self.saved.end(&error.0);
             return Err(self.error(&error));
         }
     }
@@ -364,6 +367,17 @@ mod tests {
             ops: vec![bytes::Bytes::from(index.to_string())],
         });
         Entry { log_id: LogId::new(CommittedLeaderId::new(1, 1), index), payload }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_snapshot_hears_that_the_machine_has_failed_before_it() {
+        let snapshots = Arc::new(MemorySnapshots::new());
+        let mut machine = machine(&snapshots);
+        snapshots.set_broken(true);
+        let (saved, awaited) = (machine.saved(), entry(9).log_id);
+        let (waited, failed) = tokio::join!(saved.reached(awaited), machine.get_current_snapshot());
+        failed.unwrap_err();
+        waited.unwrap_err();
     }
 
     /// raft builds a snapshot in a task of its own, and may install a newer one from the leader before

@@ -82,9 +82,11 @@ impl Batcher {
         if replica.lacks_quorum() {
             return fail(batch, &WriteError::NoQuorum);
         }
+        let clock_ms = match self.stamp().await {
+            Ok(clock_ms) => clock_ms,
+            Err(error) => return fail(batch, &error),
+        };
         let ops = batch.iter().map(|job| job.op.clone()).collect();
-        // Drawn by the leader alone: only it bends the group's time.
-        let clock_ms = replica.clock.stamp_ms(self.clock.now_ms());
         let proposal = Proposal { clock_ms, seed: self.ambient.random(), ops };
         // openraft's client_write can hang for ever after this node was removed.
         let written =
@@ -110,6 +112,16 @@ impl Batcher {
             // The entry may have been appended, and a later leader may commit it.
             Ok(Err(RaftError::Fatal(_))) | Err(_) => fail(batch, &WriteError::Unknown),
         }
+    }
+
+    /// The time of the next entry, drawn by the leader alone: only it bends the group's time. It waits until
+    /// it may (see [`crate::timekeeping`]): what is stamped too early would be over when time jumps.
+    async fn stamp(&self) -> Result<u64, WriteError> {
+        let replica = &self.replica;
+        // What is left of the write's time is the commit's. Nothing was appended yet.
+        let waited = tokio::time::timeout(replica.settings.write_timeout / 2, replica.may_stamp()).await;
+        waited.unwrap_or(Err(WriteError::NoQuorum))?;
+        Ok(replica.clock.stamp_ms(self.clock.now_ms()))
     }
 }
 

@@ -197,7 +197,10 @@ impl<S: StateMachine> Group<S> {
         self.replica.view.subscribe()
     }
 
-    /// The group's time: Unix milliseconds that never go back on this node.
+    /// The group's time: Unix milliseconds that never go back on this node, but once: before the group's first
+    /// entry, when there is nothing that could expire, it is what is on the wall, and the first entry may
+    /// be of another wall. To stay at the highest reading would mean to stand still for as long as the
+    /// walls differ.
     pub fn now_ms(&self) -> u64 {
         self.replica.clock.now_ms(self.clock.now_ms())
     }

@@ -129,6 +129,7 @@ impl Groups {
         let machine = Machine::open(id, snapshots, self.shared.fault.clone(), machine).map_err(storage)?;
         let log = Log::open(id, engine, machine.saved()).map_err(storage)?;
         log.check_against(machine.read().last).map_err(storage)?;
+        log.forget_leadership_without_entry(self.shared.me);
         if !log.is_pristine() {
             machine.clock().recovered();
         }
@@ -209,7 +210,7 @@ impl Groups {
     /// whatever it says: raft itself obeys any member that names a greater term.
     ///
     /// # Errors
-    /// Also when the message is for that group.
+    /// Also when the message is for that group and does more than ask for its time.
     pub async fn handle_outsider(
         &self,
         from: NodeId,

@@ -31,7 +31,7 @@ const COUNT_MAX: u64 = 1 << 60;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sender {
     pub node: NodeId,
-    /// The group that it may not vote in or lead.
+    /// The group that it may not vote in or lead. It may ask for its time.
     pub outside: Option<GroupId>,
 }
 
@@ -46,7 +46,7 @@ pub(crate) async fn handle(
     let from = sender.node;
     let request = wire::decode_request(shared.me, payload)
         .map_err(|error| HandleError::Malformed(error.to_string()))?;
-    if sender.outside == Some(group) {
+    if sender.outside == Some(group) && !only_asks(&request) {
         return Err(HandleError::Outsider { node: from, group });
     }
     let replica = || shared.replica(group).ok_or(HandleError::UnknownGroup(group));
@@ -67,6 +67,18 @@ pub(crate) async fn handle(
         }
     };
     encoded.map_err(|error| HandleError::Malformed(error.to_string()))
+}
+
+/// Whether it changes nothing here. An outsider may follow the group, and has to know its time.
+fn only_asks(request: &Request) -> bool {
+    match request {
+        Request::Time => true,
+        Request::Append(_)
+        | Request::Vote(_)
+        | Request::Snapshot(_)
+        | Request::PreVote(_)
+        | Request::Heartbeats(_) => false,
+    }
 }
 
 async fn all_heartbeats(

@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use openraft::storage::{LogFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader, StorageError};
-use proto::ids::GroupId;
+use proto::ids::{GroupId, NodeId};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
@@ -116,6 +116,20 @@ impl Log {
             return damaged("it has entries and no vote");
         }
         Ok(())
+    }
+
+    /// A leader that ended before it had any entry in its term does not lead on. raft would start it as the
+    /// leader that it was, without the entry that a term begins with, so that what is before it would
+    /// never be committed; as one that has only voted it looks for a leader as everybody.
+    pub fn forget_leadership_without_entry(&self, me: NodeId) {
+        let mut state = self.state();
+        let last_term = state.last.map_or(0, |last| last.leader_id.term);
+        if let Some(vote) = &mut state.vote
+            && vote.leader_id.node_id == me.0
+            && last_term < vote.leader_id.term
+        {
+            vote.committed = false;
+        }
     }
 
     /// Whom this replica votes for or follows.

@@ -9,8 +9,8 @@ use proto::ids::{GroupId, NodeId};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::clock::GroupClock;
-use crate::group::GroupView;
+use crate::clock::{GroupClock, Phase};
+use crate::group::{GroupView, WriteError};
 use crate::log::Log;
 use crate::settings::Settings;
 use crate::types::{LogId, Metrics, Raft, node};
@@ -59,7 +59,7 @@ pub(crate) struct Members {
     /// The voters of the configuration, both of them while it is joint.
     pub configs: Vec<BTreeSet<NodeId>>,
     voters: BTreeSet<NodeId>,
-    learners: BTreeSet<NodeId>,
+    pub learners: BTreeSet<NodeId>,
 }
 
 impl Replica {
@@ -221,6 +221,42 @@ impl Replica {
         self.raft.metrics().borrow().state.is_leader()
     }
 
+    /// Waits until a leader may draw the time of an entry: it knows the group's time, and the newest entry's
+    /// is in it. In a group that has no entry it may begin one.
+    pub async fn may_stamp(&self) -> Result<(), WriteError> {
+        let (mut metrics, mut phase) = (self.raft.metrics(), self.clock.phase());
+        loop {
+            let (leads, is_level) = {
+                let metrics = metrics.borrow_and_update();
+                (metrics.state.is_leader(), self.is_level(&metrics))
+            };
+            if !leads {
+                return Err(WriteError::NotLeader { leader: self.known_leader() });
+            }
+            // Looked at after the entries: who has applied none by then has none.
+            let knows = match *phase.borrow_and_update() {
+                Phase::Unbegun | Phase::Known => true,
+                Phase::ByEntries => false,
+            };
+            if is_level && knows {
+                return Ok(());
+            }
+            tokio::select! {
+                changed = metrics.changed() => changed.map_err(|_| WriteError::Stopped)?,
+                changed = phase.changed() => changed.map_err(|_| WriteError::Stopped)?,
+            }
+        }
+    }
+
+    /// Whether this leader has applied all that was in its log when it began to lead: its term begins with
+    /// an entry of its own. One that was restarted goes on in its term, and has more than that behind it.
+    fn is_level(&self, metrics: &Metrics) -> bool {
+        let term = metrics.current_term;
+        let log_end =
+            self.resumed.filter(|resumed| resumed.term == term).map_or(0, |resumed| resumed.log_end);
+        metrics.last_applied.is_some_and(|last| last.leader_id.term == term && last.index >= log_end)
+    }
+
     pub fn known_leader(&self) -> Option<NodeId> {
         self.view.borrow().leader.filter(|leader| *leader != self.me)
     }
@@ -244,6 +280,11 @@ impl Members {
             voters: membership.voter_ids().map(node).collect(),
             learners: membership.learner_ids().map(node).collect(),
         }
+    }
+
+    #[cfg(test)]
+    pub fn for_test(configs: Vec<BTreeSet<NodeId>>, learners: BTreeSet<NodeId>) -> Self {
+        Self { configs, learners, ..Self::default() }
     }
 
     /// The newer configuration of a joint one.

@@ -18,14 +18,16 @@ use tokio_util::task::TaskTracker;
 
 pub const GROUP: GroupId = GroupId(1);
 
-/// Appends words, and answers how many there are. One word it can not bear.
+/// Appends words, and answers how many there are. One word it can not bear. Beside them is the time of each
+/// that it has applied itself.
 #[derive(Default)]
-pub struct Words(pub Vec<String>);
+pub struct Words(pub Vec<String>, pub Vec<u64>);
 
 impl StateMachine for Words {
-    fn apply(&mut self, _meta: &EntryMeta, op: &Bytes) -> Bytes {
+    fn apply(&mut self, meta: &EntryMeta, op: &Bytes) -> Bytes {
         assert_ne!(&op[..], b"unbearable");
         self.0.push(String::from_utf8_lossy(op).into_owned());
+        self.1.push(meta.clock_ms);
         Bytes::from(self.0.len().to_string())
     }
 
@@ -51,7 +53,9 @@ struct Inner {
     nodes: BTreeMap<NodeId, Groups>,
     cut: BTreeSet<(NodeId, NodeId)>,
     messages: u64,
-    last: Option<Message>,
+    last: BTreeMap<(NodeId, NodeId), Message>,
+    /// Who has been answered, and by whom.
+    answered: BTreeSet<(NodeId, NodeId)>,
 }
 
 /// What one node sent to another.
@@ -74,14 +78,18 @@ impl Net {
         self.inner.lock().unwrap().messages
     }
 
-    pub fn last_message(&self) -> Option<Message> {
-        self.inner.lock().unwrap().last.clone()
+    pub fn last_message(&self, from: NodeId, to: NodeId) -> Option<Message> {
+        self.inner.lock().unwrap().last.get(&(from, to)).cloned()
+    }
+
+    pub fn has_heard(&self, node: NodeId, from: NodeId) -> bool {
+        self.inner.lock().unwrap().answered.contains(&(node, from))
     }
 
     fn record(&self, message: Message) {
         let mut inner = self.inner.lock().unwrap();
         inner.messages += 1;
-        inner.last = Some(message);
+        inner.last.insert((message.from, message.to), message);
     }
 
     /// Cuts both directions between a node and all others.
@@ -119,6 +127,7 @@ impl Transport for Port {
             let answer = groups.handle(me, group, payload).await;
             // The way back may have been cut meanwhile.
             net.way(to, me).ok_or_else(gone)?;
+            net.inner.lock().unwrap().answered.insert((me, to));
             answer.map_err(|error| TransportError::Failed(error.to_string()))
         };
         async move { tokio::time::timeout(deadline, exchange).await.unwrap_or(Err(TransportError::Timeout)) }
@@ -223,6 +232,10 @@ impl Dead {
     /// As if these were on its disk.
     pub fn with_snapshots(self, snapshots: MemorySnapshots) -> Self {
         Self { snapshots: Arc::new(snapshots), ..self }
+    }
+
+    pub fn with_settings(self, settings: Settings) -> Self {
+        Self { settings, ..self }
     }
 
     pub async fn restart(self) -> Node {
