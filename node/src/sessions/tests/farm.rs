@@ -160,13 +160,9 @@ impl Node {
             tasks: tasks.clone(),
         };
         let sessions = Sessions::start(parts).await.unwrap();
-        let parts = InvalidationParts {
-            generation: identity.generation,
-            life: identity.life,
-            mesh,
-            members: members.clone(),
-            tasks: tasks.clone(),
-        };
+        let (generation, life) = (identity.generation, identity.life);
+        let (members_too, tasks_too) = (members.clone(), tasks.clone());
+        let parts = InvalidationParts { generation, life, mesh, members: members_too, tasks: tasks_too };
         let logins = Logins::new(control.clone(), config).unwrap();
         let name = config.node.name.clone();
         let store = RedisStore::new(sessions.clone(), Invalidation::start(parts), logins, name);
