@@ -118,15 +118,7 @@ mod tests {
     #[test]
     fn a_run_is_given_up_when_nobody_is_answered_or_the_host_has_nothing_left() {
         let dir = tempfile::tempdir().unwrap();
-        let run = Run {
-            version: 1,
-            seed: 0,
-            experiment: String::new(),
-            nodes: Vec::new(),
-            failed_requests_max: None,
-            workloads: Vec::new(),
-        };
-        let journal = Journal::create(&dir.path().join("history"), run).unwrap();
+        let journal = Journal::create(&dir.path().join("history"), Run::of_nobody()).unwrap();
         let watch = |limits: Abort| {
             let mut watch = Watch::new(limits, dir.path(), dir.path(), Arc::default());
             watch.listen(journal.clone());

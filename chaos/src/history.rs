@@ -134,6 +134,21 @@ pub struct Run {
     pub workloads: Vec<Kind>,
 }
 
+#[cfg(test)]
+impl Run {
+    /// For tests of what comes after it.
+    pub fn of_nobody() -> Self {
+        Self {
+            version: 1,
+            seed: 0,
+            experiment: String::new(),
+            nodes: Vec::new(),
+            failed_requests_max: None,
+            workloads: Vec::new(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Op {

@@ -100,15 +100,7 @@ mod tests {
     #[test]
     fn a_client_has_asked_since_then_once_it_is_told_of_a_call_that_it_began_later() {
         let folder = tempfile::tempdir().unwrap();
-        let run = Run {
-            version: 1,
-            seed: 0,
-            experiment: String::new(),
-            nodes: Vec::new(),
-            failed_requests_max: None,
-            workloads: Vec::new(),
-        };
-        let journal = Journal::create(&folder.path().join("history"), run).unwrap();
+        let journal = Journal::create(&folder.path().join("history"), Run::of_nobody()).unwrap();
         let before = Instant::now();
         let call = |client, ask: &dyn Fn()| {
             journal.call(client, Op::LedgerRead {}, || {

@@ -174,8 +174,8 @@ impl Control {
         let mut state = self.watch();
         loop {
             let log = state.borrow_and_update().clone();
-            if let Some(command) = reports::introduction(self).filter(|_| !reports::is_introduced(self, &log))
-            {
+            let untold = reports::introduction(self).filter(|command| !reports::is_told(&log, command));
+            if let Some(command) = untold {
                 if let Err(error) = self.propose(&command).await {
                     tracing::info!(%error, "the log does not say yet what this node is for and where it is");
                 }

@@ -1,7 +1,6 @@
 //! What this node tells of itself: how far it has applied the log, which epoch it has seen, and, when it
 //! starts, where it is.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use node_core::control::{Command, ControlState};
@@ -48,13 +47,10 @@ pub(super) fn introduction(control: &Control) -> Option<Command> {
     })
 }
 
-/// Whether the log says of this node what it would say itself. One that has been removed has no say.
-pub(super) fn is_introduced(control: &Control, log: &ControlState) -> bool {
-    let view = control.inner.members.view();
-    let view = view.borrow();
-    let own = view.members.get(&view.me).and_then(|member| member.state.as_ref());
-    let (Some(own), Some(record)) = (own, log.member(view.me)) else { return true };
-    record.peer_addr.to_string() == own.peer_addr
-        && record.gossip_addr.to_string() == own.gossip_addr
-        && record.roles.iter().eq(own.roles.iter().collect::<BTreeSet<_>>())
+/// Whether the log says what an introduction says. A node that has been removed has no say.
+pub(super) fn is_told(log: &ControlState, introduction: &Command) -> bool {
+    let Command::UpdateNode { node, peer_addr, gossip_addr, roles } = introduction else { return false };
+    log.member(*node).is_none_or(|record| {
+        (record.peer_addr, record.gossip_addr) == (*peer_addr, *gossip_addr) && record.roles == *roles
+    })
 }

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use node_consensus::{Settings, WriteError};
 
-use crate::cluster::{GROUP, Net, Node, formed, ids, leader, until};
+use crate::cluster::{Dead, GROUP, Net, Node, formed, ids, leader, until};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const HOUR_MS: u64 = 3_600_000;
@@ -35,15 +35,7 @@ async fn a_leader_that_begins_again_with_a_clock_an_hour_ahead_leads_by_the_grou
 
 #[tokio::test]
 async fn after_an_outage_of_all_what_has_gone_by_counts() {
-    let net = Net::default();
-    let nodes = formed(&net, 3).await;
-    let place = leader(&nodes).await;
-    nodes[place].write("before").await.unwrap();
-    let before_ms = nodes[place].group.now_ms();
-    let mut dead = Vec::new();
-    for node in nodes {
-        dead.push(node.kill().await);
-    }
+    let (dead, before_ms) = outage().await;
     let mut nodes = Vec::new();
     for (number, node) in dead.into_iter().enumerate() {
         // One of three has it wrong.
@@ -56,14 +48,8 @@ async fn after_an_outage_of_all_what_has_gone_by_counts() {
     assert!(nodes[place].group.now_ms() < before_ms + HOUR_MS + MINUTE_MS);
 }
 
-/// Writes a word, and says at what time of the group.
-async fn stamped_ms(node: &Node, word: &str) -> u64 {
-    node.write(word).await.unwrap();
-    node.group.local(|words| *words.1.last().unwrap())
-}
-
-#[tokio::test]
-async fn what_is_written_right_after_an_outage_of_all_is_not_over_when_the_time_is_settled() {
+/// Three that have written and are all dead, and what time it was then.
+async fn outage() -> (Vec<Dead>, u64) {
     let net = Net::default();
     let nodes = formed(&net, 3).await;
     let place = leader(&nodes).await;
@@ -73,6 +59,18 @@ async fn what_is_written_right_after_an_outage_of_all_is_not_over_when_the_time_
     for node in nodes {
         dead.push(node.kill().await);
     }
+    (dead, before_ms)
+}
+
+/// Writes a word, and says at what time of the group.
+async fn stamped_ms(node: &Node, word: &str) -> u64 {
+    node.write(word).await.unwrap();
+    node.group.local(|words| *words.1.last().unwrap())
+}
+
+#[tokio::test]
+async fn what_is_written_right_after_an_outage_of_all_is_not_over_when_the_time_is_settled() {
+    let (mut dead, before_ms) = outage().await;
     // One stays away.
     let late = dead.pop().unwrap();
     let mut nodes = Vec::new();

@@ -1,8 +1,8 @@
 //! What a node should run, read from the state alone.
 //!
 //! This is invariant 4 as a function: a node runs the stable release unless the rollout assigned it the
-//! new one or took it out, and while a rollout is being turned back nobody is assigned anything. An agent that starts
-//! asks this; the controller compares it with what the agent reports.
+//! new one or took it out, and while a rollout is being turned back nobody is assigned anything. An agent
+//! that starts asks this; the controller compares it with what the agent reports.
 
 use std::collections::BTreeMap;
 

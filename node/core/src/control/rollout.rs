@@ -3,7 +3,7 @@
 //! ```text
 //!   SetTarget ──> Distribute ──StartRolling──> Rolling ──Finish──> done, the release is stable
 //!   Rollback          │                       │ ^ │
-//!                     │           Evict, Assign│ │ │TurnBack
+//!                     │          Evict, Assign│ │ │TurnBack
 //!                     │                       └─┘ v
 //!                     └──────TurnBack──────> RollingBack ──Finish──> rolled back, or failed
 //! ```
@@ -179,7 +179,10 @@ impl ControlState {
         let record = self.apps.get_mut(app).expect("its rollout was found");
         let result = if rollout.stage == Stage::Rolling {
             record.stable = Some(rollout.release);
-            record.stable_attempt = rollout.attempt;
+            // Above what any node was told that was taken out and has missed that it is over. It was named
+            // by an entry before this one, so that no later name is as low.
+            let above = rollout.evicted.values().map(|name| name + 1).max().unwrap_or(0);
+            record.stable_attempt = rollout.attempt.max(above);
             record.history.retain(|release| *release != rollout.release);
             record.history.insert(0, rollout.release);
             record.history.truncate(RELEASES_KEPT);

@@ -340,6 +340,36 @@ fn a_rollback_goes_to_a_kept_release_and_without_a_name_to_the_one_before() {
 }
 
 #[test]
+fn a_node_that_was_taken_out_and_missed_the_end_is_told_to_run_the_release_under_a_number_that_it_takes() {
+    let mut log = Log::started();
+    let admit = Command::AdmitNode { token_hash: TOKEN, node: newcomer("node-2", 2), replaces: None };
+    let Outcome::Admitted { node: late, .. } = log.write(&admit) else { panic!("refused") };
+    log.start_controller(NodeId(1));
+    log.deploy("shop", 1);
+    for way_back in [true, false] {
+        let attempt = log.begin("shop", 2);
+        let app = || "shop".to_owned();
+        log.order(Order::StartRolling { app: app(), attempt });
+        log.order(Order::Assign { app: app(), attempt, node: NodeId(1) });
+        log.order(Order::Evict { app: app(), attempt, node: late });
+        let taken_out = demand(&log.state, "shop", late).unwrap();
+        assert_eq!(taken_out.release, None);
+        // The same order once more names nothing anew.
+        log.order(Order::Evict { app: app(), attempt, node: late });
+        assert_eq!(demand(&log.state, "shop", late), Some(taken_out));
+        if way_back {
+            log.order(Order::TurnBack { app: app(), attempt, reason: String::new() });
+        }
+        log.order(Order::Finish { app: app(), attempt, behind: BTreeMap::new() });
+        let then = demand(&log.state, "shop", late).unwrap();
+        assert_eq!(then.release, Some(release(if way_back { 1 } else { 2 })));
+        let mut goals = Goals::default();
+        goals.told("shop", Goal { release: None, attempt: taken_out.attempt });
+        assert!(goals.told("shop", Goal { release: then.release, attempt: then.attempt }), "{then:?}");
+    }
+}
+
+#[test]
 fn a_release_that_came_during_a_rollout_is_still_there_after_it() {
     let mut log = Log::started();
     log.start_controller(NodeId(1));
