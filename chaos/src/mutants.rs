@@ -64,7 +64,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "write-repeated",
         breaks: "a write that may have been executed is not tried again",
-        caught_by: experiment("killed-leader"),
+        caught_by: tests("node", "a_write_whose_answer_gets_lost"),
     },
     Mutant {
         name: "version-ignored",
@@ -140,7 +140,7 @@ pub const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "unproved-read",
         breaks: "a leader that was restarted knows what was committed before it answers",
-        caught_by: simulation("--groups"),
+        caught_by: tests("node-consensus", "a_leader_that_is_restarted_answers_no_read"),
     },
     Mutant {
         name: "digest-ignored",

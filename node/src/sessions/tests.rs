@@ -165,6 +165,19 @@ async fn when_the_leaders_die_writes_go_on_and_none_that_was_acknowledged_is_los
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_write_whose_answer_gets_lost_is_told_as_unknown_and_not_tried_again() {
+    let (_farm, nodes) = Farm::start(3, &[]).await;
+    let mut client = nodes[2].client("").await;
+    assert_eq!(client.incr::<_, _, i64>("visits", 1).await.unwrap(), 1);
+    nodes[0].lose_next_answer();
+    let error = client.incr::<_, _, i64>("visits", 1).await.unwrap_err();
+    assert!(nodes[0].has_lost_answer(), "it was asked, as it leads all groups");
+    assert_eq!(error.code(), Some("TRYAGAIN"));
+    assert!(error.to_string().contains("outcome unknown: "), "{error}");
+    assert_eq!(client.get::<_, i64>("visits").await.unwrap(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_two_of_three_dead_nothing_is_acknowledged_and_the_reason_is_told() {
     let (farm, mut nodes) = Farm::start(3, &[]).await;
     let mut client = nodes[2].client("").await;

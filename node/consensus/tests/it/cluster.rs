@@ -1,6 +1,7 @@
 //! Nodes, their disks, and the network between them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,8 +10,8 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use node_consensus::memory::{MemoryEngine, MemorySnapshots};
 use node_consensus::{
-    Ambient, EntryMeta, Group, Groups, RestoreError, Settings, StateMachine, System, Transport,
-    TransportError, WriteError,
+    Ambient, Batch, Engine as _, EntryMeta, Group, Groups, RestoreError, Settings, StateMachine, System,
+    Transport, TransportError, WriteError,
 };
 use proto::ids::{GroupId, NodeId};
 use tokio_util::sync::CancellationToken;
@@ -56,6 +57,14 @@ struct Inner {
     last: BTreeMap<(NodeId, NodeId), Message>,
     /// Who has been answered, and by whom.
     answered: BTreeSet<(NodeId, NodeId)>,
+    slow: Option<Slow>,
+}
+
+/// How long messages take that have so many bytes at least.
+#[derive(Clone, Copy)]
+struct Slow {
+    bytes_min: usize,
+    takes: Duration,
 }
 
 /// What one node sent to another.
@@ -101,6 +110,16 @@ impl Net {
         }
     }
 
+    /// Has large messages take so long; small ones overtake them.
+    pub fn slow_down(&self, bytes_min: usize, takes: Duration) {
+        self.inner.lock().unwrap().slow = Some(Slow { bytes_min, takes });
+    }
+
+    fn slowness(&self, payload: &Bytes) -> Option<Duration> {
+        let slow = self.inner.lock().unwrap().slow;
+        slow.filter(|slow| payload.len() >= slow.bytes_min).map(|slow| slow.takes)
+    }
+
     pub fn heal(&self) {
         self.inner.lock().unwrap().cut.clear();
     }
@@ -123,6 +142,9 @@ impl Transport for Port {
         net.record(Message { from: me, to, group, payload: payload.clone() });
         let exchange = async move {
             let gone = || TransportError::Unreachable("cut".to_owned());
+            if let Some(takes) = net.slowness(&payload) {
+                tokio::time::sleep(takes).await;
+            }
             let groups = net.way(me, to).ok_or_else(gone)?;
             let answer = groups.handle(me, group, payload).await;
             // The way back may have been cut meanwhile.
@@ -204,6 +226,19 @@ impl Node {
             settings: self.settings,
             net: self.net,
         }
+    }
+
+    /// Ends the node as a power cut does: what it writes in its ending is not on its disk.
+    pub async fn crash(self) -> Dead {
+        let disk = MemoryEngine::new();
+        let mut all = Batch::default();
+        let copied = self.disk.range(&[], &[u8::MAX; 64], &mut |key, value| {
+            all.put(key.to_vec(), value.to_vec());
+            ControlFlow::Continue(())
+        });
+        copied.unwrap();
+        disk.commit(all, Box::new(|written| written.unwrap()));
+        Dead { disk: Arc::new(disk), ..self.kill().await }
     }
 
     pub fn words(&self) -> Vec<String> {

@@ -316,3 +316,25 @@ async fn a_leader_that_is_restarted_alone_soon_says_that_there_is_no_quorum() {
     assert_eq!(alone.write("refused").await, Err(WriteError::NoQuorum));
     assert_eq!(alone.group.watch().borrow().last_log, before, "nothing is appended for it");
 }
+
+#[tokio::test]
+async fn a_leader_that_is_restarted_answers_no_read_without_what_it_acknowledged() {
+    let net = Net::default();
+    // The others call no elections.
+    let patient = Settings { silence: Duration::from_secs(3_600), ..Settings::default() };
+    let mut nodes = vec![Node::start(&net, 1).await];
+    for id in [2, 3] {
+        nodes.push(Node::start_with(&net, id, patient).await);
+    }
+    nodes[0].group.initialize(ids(&[1, 2, 3])).await.unwrap();
+    assert_eq!(leader(&nodes).await, 0);
+    let large = "x".repeat(10_000);
+    nodes[0].write("small").await.unwrap();
+    nodes[0].write(&large).await.unwrap();
+    // It goes on in its term, and those who prove that it leads do so before they say that they have all.
+    net.slow_down(large.len(), Duration::from_millis(200));
+    let dead = nodes.remove(0).crash().await;
+    let back = dead.restart().await;
+    back.group.watch().wait_for(|view| view.is_leader).await.unwrap();
+    assert_eq!(back.group.read(|words| words.0.len()).await, Ok(2));
+}

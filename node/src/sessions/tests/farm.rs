@@ -1,7 +1,7 @@
 //! Nodes for the tests: real TLS, gossip, disks, elections and Redis ports; only the apps are absent.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -107,6 +107,8 @@ pub(super) struct Node {
     pub(super) sessions: Sessions,
     /// Of its Redis port.
     redis: SocketAddr,
+    /// Whether the next answer to operations of another node gets lost.
+    loses_answer: Arc<AtomicBool>,
     members: Members,
     which: usize,
     tasks: Tasks,
@@ -171,15 +173,16 @@ impl Node {
         let limits = node_resp::Limits::default();
         let port = node_resp::serve(listener, store, limits, tasks.tracker().clone(), tasks.stop());
         tasks.essential("Redis port", port);
-        let (sessions_of_agent, members_of_agent) = (sessions.clone(), members.clone());
+        let loses_answer = Arc::<AtomicBool>::default();
         let agent = Agent {
             groups,
             control: control.clone(),
-            sessions: sessions_of_agent,
-            members: members_of_agent,
+            sessions: sessions.clone(),
+            members: members.clone(),
+            loses_answer: Arc::clone(&loses_answer),
         };
         serve(config, &identity, agent, &tasks).await;
-        Self { control, sessions, redis, members, which, tasks, databases }
+        Self { control, sessions, redis, loses_answer, members, which, tasks, databases }
     }
 
     /// A stock client of this node's Redis port; `login` is `user:password@` or nothing.
@@ -194,6 +197,15 @@ impl Node {
         let url = format!("redis://{login}{}/?protocol=resp3", self.redis);
         let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
         redis::Client::open(url)?.get_multiplexed_async_connection_with_config(&config).await
+    }
+
+    /// Has this node execute what it is asked for next by another node, and say nothing of it.
+    pub(super) fn lose_next_answer(&self) {
+        self.loses_answer.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn has_lost_answer(&self) -> bool {
+        !self.loses_answer.load(Ordering::SeqCst)
     }
 
     /// Whether the groups that this node leads have the members that the controller has placed.
@@ -260,6 +272,7 @@ struct Agent {
     control: Control,
     sessions: Sessions,
     members: Members,
+    loses_answer: Arc<AtomicBool>,
 }
 
 fn caller<T>(request: &Request<T>) -> NodeId {
@@ -291,7 +304,12 @@ impl PeerService for Agent {
 
     async fn execute(&self, request: Request<peer::ExecuteRequest>) -> Answer<peer::ExecuteResponse> {
         let from = caller(&request);
-        self.sessions.handle_execute(from, request.into_inner()).await.map(Response::new)
+        let answer = self.sessions.handle_execute(from, request.into_inner()).await;
+        if self.loses_answer.swap(false, Ordering::SeqCst) {
+            // Until whoever asked has given up.
+            std::future::pending::<()>().await;
+        }
+        answer.map(Response::new)
     }
 
     async fn sync_states(
