@@ -162,7 +162,7 @@ impl Servers {
         self.scene.note(format_args!("{me} starts, life {number}"));
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         tokio::spawn(Arc::clone(&opened).sync());
-        let port = Arc::new(Port { me, life: number, links: Arc::clone(&self.links) });
+        let port = Arc::new(Port { me, life: number, links: Arc::downgrade(&self.links) });
         let groups = Groups::within(wall, me, port, tracker.clone(), stop.clone());
         self.links.born(me, host, number, groups.clone());
         let life = Life { me, number, groups, opened, stop, tracker };

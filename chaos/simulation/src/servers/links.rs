@@ -1,7 +1,7 @@
 //! How the groups' messages travel: late, lost, doubled, or not at all.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -122,7 +122,8 @@ impl Links {
 pub struct Port {
     pub me: NodeId,
     pub life: u64,
-    pub links: Arc<Links>,
+    /// They know the groups that know this: a simulation that is over would never be forgotten.
+    pub links: Weak<Links>,
 }
 
 impl Transport for Port {
@@ -133,8 +134,12 @@ impl Transport for Port {
         payload: Bytes,
         deadline: Duration,
     ) -> BoxFuture<'static, Result<Bytes, TransportError>> {
-        let doubled = self.links.scene.draw(|random| random.random_range(0..1_000) < DOUBLED);
-        let exchange = || Arc::clone(&self.links).exchange((self.me, self.life), to, group, payload.clone());
+        let Some(links) = self.links.upgrade() else {
+            // The simulation is over.
+            return std::future::pending().boxed();
+        };
+        let doubled = links.scene.draw(|random| random.random_range(0..1_000) < DOUBLED);
+        let exchange = || Arc::clone(&links).exchange((self.me, self.life), to, group, payload.clone());
         if doubled {
             tokio::spawn(exchange());
         }
