@@ -213,14 +213,14 @@ mod tests {
         let Some((root, version)) =
             hierarchy(&only_two, Controller::Freezer).filter(|_| crate::lab::is_root())
         else {
-            return println!("not run: it needs root and control groups of the second version");
+            return crate::output::note!("not run: it needs root and control groups of the second version");
         };
         let labs = tempfile::tempdir().unwrap();
         let mut lab = Lab::open(labs.path()).unwrap();
         let path = root.join(lab.name("t"));
         lab.note(Thing::Cgroup { path: path.clone() }).unwrap();
         if let Err(error) = fs::create_dir(&path) {
-            return println!("not run: {error}");
+            return crate::output::note!("not run: {error}");
         }
         let group = Cgroup { path, version, controller: Controller::Freezer };
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();

@@ -190,6 +190,18 @@ pub struct Finding {
     pub instead: Option<&'static str>,
 }
 
+impl Finding {
+    /// Lines of it.
+    pub fn text(&self) -> String {
+        let word = if self.works { "works" } else { "absent" };
+        let mut text = format!("{word:<8}{:<20}{}\n", self.fault, self.how);
+        if let (Some(reason), Some(instead)) = (&self.reason, self.instead) {
+            text += &format!("{:<28}{reason}\n{:<28}instead: {instead}\n", "", "");
+        }
+        text
+    }
+}
+
 /// Tries every fault. `tell` hears of each as it is known.
 ///
 /// # Errors

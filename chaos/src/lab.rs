@@ -129,7 +129,7 @@ impl Drop for Lab {
         if !made.is_empty()
             && let Err(error) = undo(&self.folder, made)
         {
-            eprintln!("warning: {error}; `holdfast-chaos clean` tries again");
+            crate::output::note!("warning: {error}; `holdfast-chaos clean` tries again");
         }
     }
 }

@@ -159,6 +159,14 @@ pub struct Finding {
     pub told: Vec<String>,
 }
 
+impl Finding {
+    /// A line of it.
+    pub fn text(&self) -> String {
+        let word = if self.caught { "caught" } else { "MISSED" };
+        format!("{word:<8}{:<20}{}\n", self.mutant, self.told.first().map_or("", String::as_str))
+    }
+}
+
 /// Why the mutants can not be tried.
 #[derive(Debug, thiserror::Error)]
 pub enum MutantsError {

@@ -119,7 +119,7 @@ fn work(askers: &[Asker], workshop: &Workshop, seed: u64, journal: &Journal, sto
         let folder = match workshop.release(PAGES, &["--text", &text]) {
             Ok(folder) => folder,
             Err(error) => {
-                eprintln!("warning: no release can be made: {error}");
+                crate::output::note!("warning: no release can be made: {error}");
                 return false;
             }
         };

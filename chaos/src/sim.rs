@@ -11,6 +11,7 @@ use rand::{Rng as _, SeedableRng as _};
 use simulation::{Outcome, Settings};
 
 use crate::args::Sim;
+use crate::output::{self, note};
 use crate::report::Exit;
 
 /// Servers of a farm when nobody says how many.
@@ -19,29 +20,32 @@ const NODES: std::ops::RangeInclusive<usize> = 2..=12;
 const NODES_OF_GROUPS: std::ops::RangeInclusive<usize> = 3..=7;
 
 /// Runs the seeds, and tells of each in turn.
-pub fn run(wish: &Sim) -> ExitCode {
+///
+/// # Errors
+/// When a simulation can not be made, or what became of it not be written.
+pub fn run(wish: &Sim) -> io::Result<ExitCode> {
     if (wish.groups || wish.control) && !CAN_SEED_TASKS {
-        eprintln!("error: this build can not simulate that: its tasks take their turns by chance");
-        eprintln!(
+        note!("error: this build can not simulate that: its tasks take their turns by chance");
+        note!(
             "  RUSTFLAGS=\"--cfg tokio_unstable\" cargo build --release -p chaos --target-dir target/seeded"
         );
-        return Exit::Harness.into();
+        return Ok(Exit::Harness.into());
     }
-    let simulated = match &wish.trace {
-        Some(path) => traced(wish, path).map(|outcome| tell(&outcome, wish)),
-        None => all(wish),
+    let broken = match &wish.trace {
+        Some(path) => match traced(wish, path) {
+            Ok(outcome) => tell(&outcome, wish)?,
+            Err(error) => {
+                note!("error: the trace can not be written to {}: {error}", path.display());
+                return Ok(Exit::Harness.into());
+            }
+        },
+        None => all(wish)?,
     };
-    match simulated {
-        Ok(0) => ExitCode::SUCCESS,
-        Ok(broken) => {
-            eprintln!("{broken} of {} seeds have broken a promise", wish.seeds);
-            Exit::Violated.into()
-        }
-        Err(error) => {
-            eprintln!("error: the simulation can not be written down: {error}");
-            Exit::Harness.into()
-        }
+    if broken == 0 {
+        return Ok(ExitCode::SUCCESS);
     }
+    note!("{broken} of {} seeds have broken a promise", wish.seeds);
+    Ok(Exit::Violated.into())
 }
 
 /// Whether the branches of `select!` can be chosen by a seed, which tokio offers to some builds only.
@@ -74,6 +78,10 @@ fn traced(wish: &Sim, path: &std::path::Path) -> io::Result<Outcome> {
     Ok(outcome)
 }
 
+fn unmade(error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("can not simulate: {error}"))
+}
+
 /// How many have broken a promise.
 fn all(wish: &Sim) -> io::Result<u64> {
     let next = AtomicU64::new(0);
@@ -100,9 +108,9 @@ fn all(wish: &Sim) -> io::Result<u64> {
         let mut waiting = std::collections::BTreeMap::new();
         let (mut number, mut broken) = (0, 0);
         for (done, outcome) in told {
-            waiting.insert(done, outcome?);
+            waiting.insert(done, outcome.map_err(unmade)?);
             while let Some(outcome) = waiting.remove(&number) {
-                broken += tell(&outcome, wish);
+                broken += tell(&outcome, wish)?;
                 number += 1;
             }
         }
@@ -111,17 +119,17 @@ fn all(wish: &Sim) -> io::Result<u64> {
 }
 
 /// One if it has broken a promise.
-fn tell(outcome: &Outcome, wish: &Sim) -> u64 {
-    if wish.json {
-        println!("{}", serde_json::json!(outcome));
+fn tell(outcome: &Outcome, wish: &Sim) -> io::Result<u64> {
+    let text = if wish.json {
+        format!("{}\n", serde_json::json!(outcome))
     } else {
         let Outcome { seed, nodes, trace, events, rested_ms, violations } = outcome;
         let word = if violations.is_empty() { "kept" } else { "BROKEN" };
-        println!(
-            "seed {seed}  trace {trace:016x}  {nodes} nodes, {events} events, at rest after {rested_ms} ms, {word}"
+        let mut text = format!(
+            "seed {seed}  trace {trace:016x}  {nodes} nodes, {events} events, at rest after {rested_ms} ms, {word}\n"
         );
         for violation in violations {
-            println!("  {} at {} ms: {}", violation.invariant, violation.at_ms, violation.what);
+            text += &format!("  {} at {} ms: {}\n", violation.invariant, violation.at_ms, violation.what);
         }
         if !violations.is_empty() {
             let kind = match (wish.groups, wish.control) {
@@ -129,8 +137,12 @@ fn tell(outcome: &Outcome, wish: &Sim) -> u64 {
                 (false, true) => "--control ",
                 (false, false) => "",
             };
-            println!("  again: holdfast-chaos sim {kind}--seed {seed} --nodes {nodes} --trace trace.txt");
+            text += &format!(
+                "  again: holdfast-chaos sim {kind}--seed {seed} --nodes {nodes} --trace trace.txt\n"
+            );
         }
-    }
-    u64::from(!outcome.violations.is_empty())
+        text
+    };
+    output::text(&text)?;
+    Ok(u64::from(!outcome.violations.is_empty()))
 }

@@ -105,7 +105,10 @@ impl Workload {
                 threads.push(std::thread::spawn(move || {
                     let worked = work(&ground, number, *role, client, &board, &journal, &stop);
                     if let Err(reason) = &worked {
-                        eprintln!("warning: no client {role:?} on {}: {reason}", ground.names[number]);
+                        crate::output::note!(
+                            "warning: no client {role:?} on {}: {reason}",
+                            ground.names[number]
+                        );
                     }
                     worked.is_ok()
                 }));

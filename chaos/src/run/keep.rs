@@ -14,7 +14,7 @@ pub(super) fn data(homes: &Path, folder: &Path) -> io::Result<()> {
         fs::create_dir_all(folder.join("data"))?;
         // Sockets can not be copied, and are of no use.
         if let Err(error) = command::run("cp", &words) {
-            eprintln!("warning: {error}");
+            crate::output::note!("warning: {error}");
         }
     }
     Ok(())

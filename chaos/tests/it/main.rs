@@ -470,3 +470,36 @@ fn the_doctor_tells_of_every_fault_and_leaves_nothing_even_when_it_is_killed() {
         assert_eq!(left(), Vec::<String>::new(), "killed after {pause_ms} ms");
     }
 }
+
+/// The writing end of a pipe that nobody reads any more.
+fn nobody() -> std::io::PipeWriter {
+    let (_gone, writer) = std::io::pipe().unwrap();
+    writer
+}
+
+#[test]
+fn a_verdict_stands_though_nobody_reads_it() {
+    for (name, code) in [("good", 0), ("lost-write", 1), ("nothing", 4)] {
+        let mut check = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos"));
+        check.arg("check").arg(history(name)).stdout(nobody()).stderr(nobody());
+        assert_eq!(check.status().unwrap().code(), Some(code), "{name}");
+    }
+}
+
+#[test]
+fn a_simulation_ends_when_nobody_reads_on() {
+    // More of them than anybody would wait for.
+    let mut sim = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos"));
+    let ended = sim.args(["sim", "--nodes", "2", "--seeds", "1000000000"]).stdout(nobody()).output().unwrap();
+    assert_eq!(ended.status.code(), Some(3), "{}", text(&ended));
+    assert_eq!(text(&ended), "");
+}
+
+#[test]
+fn what_can_not_be_written_is_said_to_be_so() {
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let mut check = Command::new(env!("CARGO_BIN_EXE_holdfast-chaos"));
+    let ended = check.arg("check").arg(history("good")).arg("--json").stdout(full).output().unwrap();
+    assert_eq!(ended.status.code(), Some(2), "{}", text(&ended));
+    assert!(text(&ended).contains("can not write to stdout: No space left on device"), "{}", text(&ended));
+}
