@@ -15,14 +15,13 @@
 //! After the first error nothing is acknowledged any more.
 
 mod history;
+mod panics;
 mod sync;
 mod unfinished;
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
 use std::ops::ControlFlow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -103,7 +102,7 @@ impl Database {
             .cache_capacity(options.cache_bytes)
             // Nothing flushes behind the commit thread's back.
             .flush_every_ms(None);
-        let opened = catch_unwind(AssertUnwindSafe(|| open_when_free(&config)));
+        let opened = panics::caught(|| open_when_free(&config));
         let corrupt = |reason: String| StorageError::Corrupt { path: folder.to_owned(), reason };
         let db = match opened {
             Ok(Ok(db)) => db,
@@ -112,7 +111,7 @@ impl Database {
             }
             Ok(Err(sled::Error::Io(source))) => return Err(StorageError::file("open", folder)(source)),
             Ok(Err(error)) => return Err(corrupt(error.to_string())),
-            Err(panic) => return Err(corrupt(panic_text(&*panic))),
+            Err(panic) => return Err(corrupt(panic)),
         };
         // What sled has just made or repaired is there after a power cut as well.
         db.flush().map_err(|error| corrupt(error.to_string()))?;
@@ -157,6 +156,11 @@ impl Drop for Database {
             && thread.join().is_err()
         {
             tracing::error!("the commit thread had panicked");
+        }
+        if self.shared.fault.get().is_some() {
+            // sled would sync once more at its end, which may succeed after what failed, and panic where it
+            // does not. The process is about to end, and the kernel takes back what it holds.
+            std::mem::forget(self.db.clone());
         }
     }
 }
@@ -233,6 +237,20 @@ impl Committer {
             }
         }
         self.mark();
+        self.end();
+    }
+
+    /// sled syncs at its end, and panics where that fails. So it is seen here whether it would.
+    fn end(&self) {
+        if self.shared.fault.get().is_some() {
+            return;
+        }
+        let flushed = self.db.flush().map_err(|error| EngineError(error.to_string()));
+        let synced =
+            flushed.and_then(|_| self.sync.data().map_err(|error| EngineError(format!("fsync: {error}"))));
+        if let Err(error) = synced {
+            self.fail(&error);
+        }
     }
 
     fn mark(&mut self) {
@@ -334,11 +352,6 @@ fn is_locked(error: &io::Error) -> bool {
     error.to_string().contains("could not acquire lock")
 }
 
-fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "sled panicked".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -367,5 +380,9 @@ mod tests {
         assert_eq!(put(&database, b"two"), Err(refused), "the first error is the last word");
         assert_eq!(database.get(b"two"), Ok(None));
         assert_eq!(database.stats().syncs, 0);
+        // Nor is anything synced at its end: sled, which would do so, still has it.
+        drop(database);
+        let again = Database::open(&folder, Options { cache_bytes: 1 << 20 });
+        assert!(matches!(again, Err(StorageError::Locked(_))));
     }
 }
