@@ -1,8 +1,8 @@
 //! The product's own machines in virtual time, under faults that a seed decides.
 //!
 //! A simulation has two phases. In the first, *safety*, the network and the nodes misbehave as the seed
-//! says, and no invariant may break at any moment. In the second, *liveness*, every fault is gone, and
-//! everything has to converge and serve within a bounded (virtual) time. The same seed gives the same
+//! says, and no invariant may break at any moment. In the second, *liveness*, every fault is gone (but for
+//! clocks that are wrong, which stay so), and everything has to converge and serve within a bounded (virtual) time. The same seed gives the same
 //! trace, byte for byte, which is what makes a failure worth looking at.
 //!
 //! Architecture Invariant: no ambient time, no ambient entropy, no order that depends on a hasher.

@@ -15,6 +15,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tasks end with the runtime of their simulation")]
 
+pub mod convergence;
 pub mod disk;
 pub mod faults;
 pub mod jury;

@@ -145,16 +145,16 @@ impl Farm {
 
     /// How a server introduces itself; a new disk has a new key.
     pub fn newcomer(&self, host: usize) -> NewNode {
-        let number = u8::try_from(host).unwrap_or(u8::MAX);
+        let [high, low] = u16::try_from(host).unwrap_or(u16::MAX).to_be_bytes();
         let identity = self.hosts()[host].identities;
         let mut key = [0; 32];
-        (key[0], key[1]) = (number, identity);
+        (key[0], key[1], key[2]) = (low, identity, high);
         NewNode {
             name: format!("host-{host}"),
             zone: ["a", "b", "c"][host % 3].to_owned(),
             region: "r".to_owned(),
-            peer_addr: ([10, 0, 0, number], 7_402).into(),
-            gossip_addr: ([10, 0, 0, number], 7_401).into(),
+            peer_addr: ([10, 0, high, low], 7_402).into(),
+            gossip_addr: ([10, 0, high, low], 7_401).into(),
             roles: ["apps", "sessions", "voter"].map(str::to_owned).into(),
             csr_hash: Fingerprint(key),
         }

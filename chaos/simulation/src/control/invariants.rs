@@ -2,7 +2,6 @@
 
 mod agreement;
 mod authority;
-mod convergence;
 mod gates;
 mod mixture;
 
@@ -12,6 +11,7 @@ use std::sync::Arc;
 use node_core::control::{Act, Command, ControlState, Outcome};
 use proto::ids::{Epoch, NodeId, ReleaseId};
 
+use crate::servers::convergence::{EverythingComesToRest, Restless};
 use crate::servers::jury;
 
 /// Something that a promise may be about.
@@ -70,8 +70,15 @@ impl fmt::Debug for Seen {
 
 /// What is left when every fault has been over for long.
 pub struct Rest {
-    /// What keeps the farm from it.
+    /// What keeps the farm from it: there is no controller whom all follow, a rollout does not end, a node does
+    /// not run what it should, a group is not whole, or a release that is made then is not everywhere.
     pub unrest: Option<String>,
+}
+
+impl Restless for Rest {
+    fn unrest(&self) -> Option<&str> {
+        self.unrest.as_deref()
+    }
 }
 
 pub type Jury = jury::Jury<Seen, Rest>;
@@ -80,8 +87,30 @@ pub fn all() -> Vec<Box<dyn jury::Invariant<Seen, Rest>>> {
     vec![
         Box::new(agreement::EverybodyKnowsTheSame::default()),
         Box::new(authority::OneControllerAtATime::default()),
-        Box::new(convergence::TheFarmComesToRest),
+        Box::new(EverythingComesToRest),
         Box::new(gates::WhatFailsIsNeverStable),
         Box::new(mixture::TwoReleasesAtATime::default()),
     ]
+}
+
+#[cfg(test)]
+mod examples {
+    use node_core::control::Order;
+
+    use super::*;
+
+    /// An entry that any replica has applied, and what it made of the state.
+    pub fn applied(index: u64, command: Command, outcome: Outcome, state: ControlState) -> Seen {
+        let (command, state) = (Box::new(command), Arc::new(state));
+        Seen::Applied { node: NodeId(1), index, command, outcome, state, at_ms: 0 }
+    }
+
+    pub fn order(epoch: u64, order: Order) -> Command {
+        Command::Order { epoch: Epoch(epoch), order }
+    }
+
+    /// The place of the first that breaks a promise.
+    pub fn breaks(invariant: &mut impl jury::Invariant<Seen, Rest>, seen: &[Seen]) -> Option<usize> {
+        seen.iter().position(|seen| invariant.see(seen).is_some())
+    }
 }

@@ -41,3 +41,26 @@ impl Invariant<Seen, Rest> for EverybodyKnowsTheSame {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use node_core::control::{Command, Outcome};
+    use proto::ids::NodeId;
+
+    use super::super::examples::{applied, breaks};
+    use super::*;
+
+    #[test]
+    fn another_state_after_the_same_entries_and_one_that_nobody_had_are_found() {
+        let state = |groups| ControlState { groups, ..ControlState::default() };
+        let after = |index, groups| {
+            applied(index, Command::ControllerStarted { node: NodeId(1) }, Outcome::Done, state(groups))
+        };
+        let restored =
+            |groups| Seen::Restored { node: NodeId(2), state: Arc::new(state(groups)), is_received: true };
+        let judge = |seen: &[Seen]| breaks(&mut EverybodyKnowsTheSame::default(), seen);
+        assert_eq!(judge(&[restored(0), after(1, 5), after(1, 5), after(2, 6), restored(5)]), None);
+        assert_eq!(judge(&[after(1, 5), after(1, 6)]), Some(1));
+        assert_eq!(judge(&[after(1, 5), restored(6)]), Some(1));
+    }
+}

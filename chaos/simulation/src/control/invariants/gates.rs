@@ -23,3 +23,29 @@ impl Invariant<Seen, Rest> for WhatFailsIsNeverStable {
         Some(format!("release {} of {app} is stable after {command:?}", release.0[0]))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use node_core::control::{AppRecord, ControlState, Order, Outcome};
+
+    use super::super::examples::{applied, breaks, order};
+    use super::*;
+    use crate::control::release;
+
+    #[test]
+    fn a_stable_release_that_fails_wherever_it_is_started_is_found() {
+        let after = |stable| {
+            let record = AppRecord { stable: Some(release(stable)), ..AppRecord::default() };
+            let state = ControlState {
+                apps: BTreeMap::from([("shop".to_owned(), record)]),
+                ..ControlState::default()
+            };
+            let command = order(1, Order::Place { groups: BTreeMap::new() });
+            breaks(&mut WhatFailsIsNeverStable, &[applied(1, command, Outcome::Done, state)])
+        };
+        assert_eq!([1, 3].map(after), [None; 2], "good, and on one server bad");
+        assert_eq!([6, 7].map(after), [Some(0); 2], "bad, and hanging");
+    }
+}

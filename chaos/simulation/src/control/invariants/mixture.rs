@@ -120,3 +120,55 @@ impl TwoReleasesAtATime {
             .then(|| format!("{assigned} is to change its {app}, which makes {releases:?} that are served"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use node_core::control::{AppRecord, Outcome};
+
+    use super::super::examples::{applied, breaks, order};
+    use super::*;
+    use crate::control::release;
+
+    const LATER_MS: u64 = KNOWN_AFTER_MS + 1;
+
+    fn serves(node: u64, number: u8) -> Seen {
+        Seen::Serves { node: NodeId(node), app: "shop", release: Some(release(number)), at_ms: 0 }
+    }
+
+    fn judge(seen: &[Seen]) -> Option<usize> {
+        breaks(&mut TwoReleasesAtATime::default(), seen)
+    }
+
+    #[test]
+    fn a_third_release_is_found_unless_its_node_is_out_of_reach_or_was_lost() {
+        let troubled = || Seen::Troubled { fault: 1, nodes: vec![NodeId(1)] };
+        assert_eq!(judge(&[serves(1, 1), serves(2, 2), serves(3, 2)]), None);
+        assert_eq!(judge(&[serves(1, 1), serves(2, 2), serves(3, 3)]), Some(2));
+        assert_eq!(judge(&[serves(1, 1), troubled(), serves(2, 2), serves(3, 3)]), None);
+        assert_eq!(judge(&[serves(1, 1), Seen::Lost { node: NodeId(1) }, serves(2, 2), serves(3, 3)]), None);
+    }
+
+    /// Somebody is told to run the release 3.
+    fn assigned(at_ms: u64) -> Seen {
+        let record = AppRecord { stable: Some(release(3)), ..AppRecord::default() };
+        let state =
+            ControlState { apps: BTreeMap::from([("shop".to_owned(), record)]), ..ControlState::default() };
+        let assign = Order::Assign { app: "shop".to_owned(), attempt: 1, node: NodeId(9) };
+        let Seen::Applied { node, index, command, outcome, state, .. } =
+            applied(1, order(1, assign), Outcome::Done, state)
+        else {
+            unreachable!("it is one")
+        };
+        Seen::Applied { node, index, command, outcome, state, at_ms }
+    }
+
+    #[test]
+    fn a_third_release_that_is_begun_is_found_once_the_controller_can_know() {
+        assert_eq!(judge(&[serves(1, 1), serves(2, 2), assigned(0)]), None, "nobody can know yet");
+        assert_eq!(judge(&[serves(1, 1), serves(2, 2), assigned(LATER_MS)]), Some(2));
+        assert_eq!(judge(&[serves(1, 1), serves(2, 1), assigned(LATER_MS)]), None);
+        let troubled = Seen::Troubled { fault: 1, nodes: vec![NodeId(1)] };
+        let relieved = Seen::Relieved { fault: 1, at_ms: LATER_MS };
+        assert_eq!(judge(&[serves(1, 1), serves(2, 2), troubled, relieved, assigned(LATER_MS)]), None);
+    }
+}

@@ -36,3 +36,19 @@ impl Invariant<Seen, Rest> for EverybodyAppliesTheSame {
         (place != *count).then(|| format!("{group} executes {operation:?} as {place} and as {count}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::examples::{GROUP, applied, breaks};
+    use super::*;
+    use proto::ids::NodeId;
+
+    #[test]
+    fn another_state_and_an_operation_at_two_places_are_found() {
+        let judge = |seen: &[Seen]| breaks(&mut EverybodyAppliesTheSame::default(), seen);
+        let recovered = |chain| Seen::Recovered { group: GROUP, node: NodeId(2), count: 1, chain };
+        assert_eq!(judge(&[applied(1, 1, 7, 0, 0), applied(2, 1, 7, 0, 0), recovered(1)]), None);
+        assert_eq!(judge(&[applied(1, 1, 7, 0, 0), recovered(9)]), Some(1));
+        assert_eq!(judge(&[applied(1, 1, 7, 0, 0), applied(1, 2, 7, 0, 0)]), Some(1));
+    }
+}

@@ -39,3 +39,27 @@ impl Invariant<Seen, Rest> for WhatWasAcknowledgedStays {
         ))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::examples::{GROUP, breaks, operation};
+    use super::*;
+    use crate::groups::ledger::State;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn what_was_acknowledged_and_is_gone_is_found() {
+        let mut invariant = WhatWasAcknowledgedStays::default();
+        let told =
+            |number| Seen::Acknowledged { group: GROUP, operation: operation(number), version: number };
+        assert_eq!(breaks(&mut invariant, &[told(1), told(2)]), None);
+        let rest = |applied: &[u64]| {
+            let state = State { applied: applied.to_vec(), ..State::default() };
+            Rest { unrest: None, finals: BTreeMap::from([(GROUP, state)]) }
+        };
+        assert_eq!(invariant.rest(&rest(&[2, 3, 1])), None);
+        let lost = invariant.rest(&rest(&[1])).unwrap();
+        assert!(lost.starts_with("1 of 2 acknowledged are lost, such as 2"), "{lost}");
+        assert!(invariant.rest(&Rest { unrest: None, finals: BTreeMap::new() }).is_some());
+    }
+}

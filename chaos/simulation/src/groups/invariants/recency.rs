@@ -49,3 +49,21 @@ impl Invariant<Seen, Rest> for NobodyReadsWhatWas {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::examples::{GROUP, breaks, operation};
+    use super::*;
+
+    #[test]
+    fn a_read_of_what_was_before_something_that_anybody_had_been_told_is_found() {
+        let judge = |seen: &[Seen]| breaks(&mut NobodyReadsWhatWas::default(), seen);
+        let written = |version| Seen::Acknowledged { group: GROUP, operation: operation(version), version };
+        let asks = |read| Seen::Asks { group: GROUP, read, register: 0 };
+        let told = |read, version| Seen::Answered { group: GROUP, read, register: 0, version };
+        assert_eq!(judge(&[written(1), asks(1), told(1, 1)]), None);
+        assert_eq!(judge(&[asks(1), written(1), told(1, 0)]), None, "it was asked for before");
+        assert_eq!(judge(&[written(2), asks(1), told(1, 1)]), Some(2));
+        assert_eq!(judge(&[asks(1), told(1, 2), asks(2), told(2, 1)]), Some(3), "reads do not go back");
+    }
+}

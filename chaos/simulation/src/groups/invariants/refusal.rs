@@ -45,3 +45,18 @@ impl Invariant<Seen, Rest> for WhatWasRefusedIsNotExecuted {
             .then(|| format!("{operation:?} of {group} was refused, and is executed"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::examples::{GROUP, applied, breaks, operation};
+    use super::*;
+
+    #[test]
+    fn what_was_refused_and_is_executed_is_found_in_either_order() {
+        let judge = |seen: &[Seen]| breaks(&mut WhatWasRefusedIsNotExecuted::default(), seen);
+        let refused = |number| Seen::Refused { group: GROUP, operation: operation(number) };
+        assert_eq!(judge(&[refused(1), applied(1, 1, 2, 0, 0), applied(2, 1, 2, 0, 0)]), None);
+        assert_eq!(judge(&[refused(1), applied(1, 1, 1, 0, 0)]), Some(1));
+        assert_eq!(judge(&[applied(1, 1, 1, 0, 0), refused(1)]), Some(1));
+    }
+}

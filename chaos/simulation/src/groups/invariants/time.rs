@@ -79,3 +79,37 @@ impl Invariant<Seen, Rest> for TimeGoesOn {
         (before > clock_ms).then(|| format!("{group} goes back from {before} to {clock_ms} ms"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::examples::{applied, breaks};
+    use super::*;
+
+    const HOUR_MS: u64 = 3_600_000;
+
+    #[test]
+    fn time_that_goes_back_or_runs_ahead_is_found() {
+        let judge = |seen: &[Seen]| breaks(&mut TimeGoesOn::default(), seen);
+        assert_eq!(
+            judge(&[applied(1, 1, 1, 100, 0), applied(1, 2, 2, 130, 30), applied(2, 1, 1, 100, 90)]),
+            None
+        );
+        assert_eq!(judge(&[applied(1, 1, 1, 100, 0), applied(1, 2, 2, 99, 30)]), Some(1));
+        assert_eq!(judge(&[applied(1, 1, 1, 0, 0), applied(1, 2, 2, HOUR_MS, 1_000)]), Some(1));
+        // A leader that bends it by half a percent does so for an hour.
+        let bent = HOUR_MS + HOUR_MS / SLEW_DIVISOR;
+        assert_eq!(judge(&[applied(1, 1, 1, 0, 0), applied(1, 2, 2, bent, HOUR_MS)]), None);
+    }
+
+    #[test]
+    fn whom_nobody_was_left_to_tell_goes_by_the_wall() {
+        let restarts = |node, at_ms| Seen::Restarts { node: NodeId(node), at_ms };
+        let ahead = [applied(1, 1, 1, 0, 0), applied(1, 2, 2, HOUR_MS, 2_000)];
+        let [before, after] = &ahead;
+        let mut invariant = TimeGoesOn::default();
+        let outage = [before.clone(), restarts(1, 1_000), restarts(2, 1_000), after.clone()];
+        assert_eq!(breaks(&mut invariant, &outage), None);
+        let mut invariant = TimeGoesOn::default();
+        assert_eq!(breaks(&mut invariant, &[before.clone(), restarts(1, 1_000), after.clone()]), Some(2));
+    }
+}
