@@ -1,4 +1,4 @@
-//! Whom the agents obey and refuse, by what they log, written down while it happens.
+//! Whom the agents obey and refuse, and that they panic, by what they log, written down while it happens.
 //!
 //! The logs have times of their own, by wall clocks that an experiment may make jump. So each line gets the
 //! time at which it was seen, which is a moment later; an agent's lines keep their order, and that is what
@@ -33,9 +33,7 @@ impl Acts {
             loop {
                 // Asked before the logs are read, so that they are read once more afterwards.
                 let is_last = stopped.load(Ordering::Relaxed);
-                for act in logs.iter_mut().flat_map(Log::news) {
-                    journal.note(Event::Acted(act));
-                }
+                logs.iter_mut().flat_map(Log::news).for_each(|event| journal.note(event));
                 if is_last {
                     return;
                 }
@@ -67,10 +65,10 @@ impl Log {
         Self { agent, path, read: 0 }
     }
 
-    fn news(&mut self) -> Vec<Act> {
+    fn news(&mut self) -> Vec<Event> {
         // A log that can not be read now is read from the same place the next time.
         let text = self.lines().unwrap_or_default();
-        text.lines().filter_map(|line| act(line, &self.agent)).collect()
+        text.lines().filter_map(|line| event(line, &self.agent)).collect()
     }
 
     /// The lines that are whole and were not read yet.
@@ -83,6 +81,15 @@ impl Log {
         self.read += whole as u64;
         Ok(String::from_utf8_lossy(&bytes[..whole]).into_owned())
     }
+}
+
+/// What a line is worth telling.
+fn event(line: &str, agent: &str) -> Option<Event> {
+    // As Rust tells of it on stderr, where the log is.
+    if line.starts_with("thread '") && line.contains(" panicked at ") {
+        return Some(Event::Panicked { node: agent.to_owned(), words: line.to_owned() });
+    }
+    act(line, agent).map(Event::Acted)
 }
 
 /// What a line says of whom the agent has obeyed.
@@ -104,9 +111,13 @@ mod tests {
     use super::*;
     use crate::history::{self, Run};
 
+    fn said_by_an_agent(words: &str) -> String {
+        format!("2026-11-23T19:57:39Z  INFO task{{name=\"x\"}}: {words}")
+    }
+
     #[test]
     fn the_agents_words_say_whom_they_obey() {
-        let said = |words: &str| format!("2026-11-23T19:57:39Z  INFO task{{name=\"x\"}}: {words}");
+        let said = said_by_an_agent;
         let obeyed = said("node::deploy::acts: an act is obeyed controller=7 epoch=12");
         let wanted =
             Act { controller: "7".to_owned(), epoch: 12, agent: "node-1".to_owned(), accepted: true };
@@ -117,6 +128,14 @@ mod tests {
         assert_eq!(act(&refused, "node-1"), Some(Act { accepted: false, ..wanted }));
         assert_eq!(act(&said("node::deploy: an act is obeyed controller=7 epoch=12"), "node-1"), None);
         assert_eq!(act(&said("node::deploy::acts: can not fetch a release"), "node-1"), None);
+    }
+
+    #[test]
+    fn a_panic_is_told_and_what_only_speaks_of_one_is_not() {
+        let words = "thread 'commit' (3072) panicked at node/storage/src/database.rs:1:2:";
+        let told = Event::Panicked { node: "node-1".to_owned(), words: words.to_owned() };
+        assert_eq!(event(words, "node-1"), Some(told));
+        assert_eq!(event(&said_by_an_agent("a task panicked at once"), "node-1"), None);
     }
 
     #[test]

@@ -4,13 +4,24 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+/// Of `run`.
+const RUNNING: &str = "\
+Agents and clients run in network namespaces of their own, which needs root; without it they
+share this machine's loopback, on which fewer faults can be made. The same seed draws the same
+nodes; the controller and the leader are whoever has that role by then. The farm's files are
+below /run, or the user's own runtime folder, or the place that HOLDFAST_CHAOS_LAB=DIR names.
+
+Examples:
+  sudo holdfast-chaos run chaos/experiments/kill-a-node.toml --seed 7
+  holdfast-chaos run chaos/experiments/kill-a-node.toml --loopback";
+
 #[derive(Debug, Parser)]
 #[command(
     name = "holdfast-chaos",
     version,
     about = "Judges whether a farm kept its promises while it was being broken",
     after_help = "Exit codes: 0 every promise was kept, 1 one was broken, 2 the tool itself failed or the\n\
-                  history can not be judged, 3 it was stopped, 4 there is no verdict."
+                  history can not be judged, 3 it was stopped or gave up, 4 there is no verdict."
 )]
 pub struct Line {
     #[command(subcommand)]
@@ -31,12 +42,8 @@ pub enum Verb {
     },
     /// Break a farm of real agents on this machine, and judge what survived
     #[command(
-        after_help = "Agents and clients run in network namespaces of their own, which needs root; without it they\n\
-                      share this machine's loopback, on which fewer faults can be made. The same seed draws\n\
-                      the same nodes; the controller and the leader are whoever has that role by then.\n\
-                      HOLDFAST_CHAOS_LAB=DIR names another place than /run for the farm's files.\n\n\
-                      Examples:\n  sudo holdfast-chaos run chaos/experiments/kill-a-node.toml --seed 7\n  \
-                      holdfast-chaos run chaos/experiments/kill-a-node.toml --loopback"
+        after_help = format!("{RUNNING}\n\n`--help` tells what an experiment may say."),
+        after_long_help = format!("{RUNNING}\n\n{}", crate::experiment::FORMAT)
     )]
     Run(Run),
     /// Simulate farms in virtual time, under faults that the seed decides

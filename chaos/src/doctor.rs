@@ -59,7 +59,7 @@ fn lack<T>(words: impl Into<String>) -> Result<T, Lack> {
 const PROBES: &[Probe] = &[
     Probe {
         fault: "kill and pause",
-        how: "SIGKILL, SIGSTOP and SIGCONT",
+        how: "SIGKILL, SIGTERM, SIGSTOP and SIGCONT",
         instead: "nothing: every system has it",
         probe: process::signals,
     },
@@ -77,7 +77,7 @@ const PROBES: &[Probe] = &[
     },
     Probe {
         fault: "partition",
-        how: "nftables in a namespace, one way",
+        how: "nftables in namespaces: one way, of one other, about a bridge",
         instead: "pause; or install nftables",
         probe: network::partition,
     },
@@ -152,6 +152,12 @@ const PROBES: &[Probe] = &[
         how: "bits turned, and ends cut off, in files of a program that is not running",
         instead: "nothing: every system has it",
         probe: disk::damage,
+    },
+    Probe {
+        fault: "old copy, empty disk",
+        how: "files of a program that is not running, as they were, or none",
+        instead: "nothing: every system has it",
+        probe: disk::old_copy,
     },
     Probe {
         fault: "clock jump",

@@ -1,17 +1,4 @@
-//! What is to be broken, and what must hold: a TOML file.
-//!
-//! ```toml
-//! name = "pause the controller while a link is lossy"
-//! steady_state = "Whatever was stored is there, and counters count, at every server."
-//! nodes = 5
-//! steady_seconds = 3
-//! recovery_seconds_max = 60
-//!
-//! [[method]]
-//! faults = [{ fault = "pause", target = "controller" }, { fault = "loss", percent = 20, target = "any" }]
-//! seconds = 8
-//! then_seconds = 5
-//! ```
+//! What is to be broken, and what must hold: a TOML file, as [`FORMAT`] says.
 
 use std::path::Path;
 
@@ -21,6 +8,59 @@ use serde_json::{Map, Value};
 pub use crate::fault::Fault;
 use crate::fault::clash;
 use crate::workload::Kind;
+
+/// The format, for `--help`.
+pub const FORMAT: &str = r#"An experiment is a TOML file:
+
+  name, steady_state      what it is called, and what must hold before and after, in the users' words
+  nodes                   3 to 9 servers
+  zones                   over which they are dealt out [default: 1]
+  workloads               what clients do: ledger, counters, registers, requests, prices, deploys
+                          [default: all but deploys]
+  steady_seconds          before the method, and after the recovery
+  recovery_seconds_max    how long everything may take to be whole again
+  failed_requests_max     requests that may fail in the method [default: nothing is promised]
+  repeat                  how often the method is gone through [default: 1]
+  meanwhile               faults that begin before the method and end after it [default: none]
+  [abort]                 when it is given up: memory_mib_min [256], disk_mib_min [512] are left, or
+                          nobody succeeded for silent_seconds_max [180]
+  [[method]]              its steps, one after the other: faults, which begin one after the other
+                          and end together after seconds; then nothing for then_seconds
+
+Targets of a fault: any (one node, by the seed), minority and zone (by the seed), controller,
+leader (of most session groups), all, each (every node in turn; the farm is whole in between).
+
+Faults, and what they take:
+  kill, restart           kill -9; told to stop
+  pause, freeze           SIGSTOP; stopped with all that it has started
+  version                 is of the version --other, and at the end of the first one again
+  partition               direction (both, in, out), from (all, one, bridge), flap_ms: off and on
+  loss                    percent of the packets that come to it, by the firewall
+  link                    every frame, both ways: delay_ms, jitter_ms, loss_percent,
+                          duplicate_percent, reorder_percent, corrupt_percent, rate_kib (a second)
+  power_cut, disk_dies    what was not synced is lost, and the agent ended, or left without a disk
+  disk_full               down to its last block
+  fsync_fails, fsync_slow   with EIO; by delay_ms
+  bit_rot, truncate       bits of its databases turn; the largest file loses its end
+  old_database, wipe      one of its databases is as it was; its disk is empty, and it joins anew
+  clock                   its wall clock jumps by seconds, and back
+  cpu, memory, descriptors   it has percent of a core; mib or so many more than it has
+
+Example:
+  name = "pause the controller while a link is lossy"
+  steady_state = "Whatever was stored is there, and counters count, at every server."
+  nodes = 5
+  steady_seconds = 3
+  recovery_seconds_max = 60
+
+  [[method]]
+  faults = [
+    { fault = "pause", target = "controller" },
+    { fault = "loss", percent = 20, target = "any" },
+  ]
+  seconds = 8
+  then_seconds = 5
+"#;
 
 /// A farm smaller than this has no quorum without one; larger ones do not fit a laptop.
 const NODES: std::ops::RangeInclusive<u8> = 3..=9;
@@ -345,6 +385,24 @@ mod tests {
         assert!(Experiment::parse(&often).unwrap_err().to_string().contains("repeat"), "{often}");
         let nothing = GOOD.split_once("[[method]]").unwrap().0.to_owned() + "method = []\n";
         assert!(Experiment::parse(&nothing).unwrap_err().to_string().contains("breaks nothing"));
+    }
+
+    #[test]
+    fn the_help_has_an_experiment_and_every_fault_and_what_it_takes() {
+        let example = FORMAT.split_once("Example:\n").unwrap().1;
+        let experiment = Experiment::parse(example).unwrap();
+        assert_eq!(experiment.faults().count(), 2);
+        let says = |word: &str| {
+            let mut words = FORMAT.split(|other: char| !other.is_alphanumeric() && other != '_');
+            assert!(words.any(|other| other == word), "{word}");
+        };
+        for text in crate::fault::tests::ALL {
+            let fault: Map<String, Value> = serde_json::from_str(text).unwrap();
+            says(fault["fault"].as_str().unwrap());
+            fault.keys().filter(|key| *key != "fault").for_each(|key| says(key));
+        }
+        let Value::Object(fields) = serde_json::to_value(&experiment).unwrap() else { panic!() };
+        fields.keys().for_each(|key| says(key));
     }
 
     #[test]

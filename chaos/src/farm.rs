@@ -1,5 +1,8 @@
 //! A farm of real agents on hosts of our own, driven as an operator would: by the `holdfast` program.
 
+mod asker;
+
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -14,6 +17,8 @@ use crate::command::CommandError;
 use crate::disk::{Disk, DiskError};
 use crate::lab::{Lab, LabError, Thing, start_of};
 use crate::network::Host;
+use asker::json;
+pub use asker::{Asker, Instance};
 
 /// What agents tell: as much as usual, and whom they obey, which is judged.
 const LOG: &str = "info,openraft=error,openraft::replication=off,node::deploy::acts=debug";
@@ -84,6 +89,8 @@ pub struct Node {
     /// The agent, while it runs.
     agent: Option<Child>,
     started: Option<Instant>,
+    /// It could not join in place of the one before, and nobody starts it.
+    pub is_lost: bool,
 }
 
 /// Why the farm is not as it should be.
@@ -99,6 +106,8 @@ pub enum FarmError {
     Lab(#[from] LabError),
     #[error("{node} was told to stop and did not within {} s", STOPS_WITHIN.as_secs())]
     NotStopped { node: String },
+    #[error("{node}, which is new, could not join within {} s: {reason}", JOINS_WITHIN.as_secs())]
+    NotJoined { node: String, reason: String },
     #[error("there is no program of another version")]
     OneVersion,
     #[error("can not start {}: {source}", path.display())]
@@ -111,43 +120,6 @@ pub enum FarmError {
     Answer { verb: String, text: String },
     #[error("the farm was not whole within {} s; its status was {status}", limit.as_secs())]
     NotWhole { limit: Duration, status: String },
-}
-
-/// Asks one node, on any thread.
-pub struct Asker {
-    pub name: String,
-    host: Host,
-    socket: PathBuf,
-    holdfast: PathBuf,
-}
-
-impl Asker {
-    /// # Errors
-    /// When the node does not answer.
-    pub fn status(&self) -> Result<Value, FarmError> {
-        let socket = self.socket.to_string_lossy();
-        json(&self.holdfast, &self.host, &["--socket", &socket, "status", "--json"])
-    }
-}
-
-impl Asker {
-    /// Rolls a release out. Returns its id.
-    ///
-    /// # Errors
-    /// When it is refused, or does not come to an end.
-    pub fn deploy(&self, folder: &Path, version: &str) -> Result<String, FarmError> {
-        let (socket, folder) = (self.socket.to_string_lossy(), folder.to_string_lossy());
-        let words = ["--socket", &socket, "deploy", &folder, "--version", version, "--json"];
-        let told = json(&self.holdfast, &self.host, &words)?;
-        let release = told["release"].as_str().map(str::to_owned);
-        release.ok_or_else(|| FarmError::Answer { verb: "deploy".to_owned(), text: told.to_string() })
-    }
-}
-
-fn json(holdfast: &Path, host: &Host, words: &[&str]) -> Result<Value, FarmError> {
-    let text = host.run(&holdfast.to_string_lossy(), words)?;
-    serde_json::from_str(&text)
-        .map_err(|_| FarmError::Answer { verb: words.first().copied().unwrap_or_default().to_owned(), text })
 }
 
 impl Farm {
@@ -237,10 +209,13 @@ impl Farm {
         while let Err(error) = self.join(number) {
             watch.host().map_err(FarmError::GivenUp)?;
             if began.elapsed() > JOINS_WITHIN {
-                return Err(error);
+                self.nodes[number].is_lost = true;
+                let node = self.nodes[number].name.clone();
+                return Err(FarmError::NotJoined { node, reason: error.to_string() });
             }
             std::thread::sleep(PAUSE);
         }
+        self.nodes[number].is_lost = false;
         self.start_agent(lab, number)
     }
 
@@ -408,12 +383,13 @@ impl Farm {
     ///
     /// # Errors
     /// When nobody can be asked for so long, or it is given up.
-    pub fn runs(&self, app: &str, watch: &mut Watch) -> Result<Vec<(String, String)>, FarmError> {
+    pub fn runs(&self, app: &str, watch: &mut Watch) -> Result<Vec<Instance>, FarmError> {
         let began = Instant::now();
         loop {
             let runs = self.runs_now(app);
             let is_settled = runs.as_ref().is_ok_and(|runs| {
-                runs.len() == self.nodes.len() && runs.windows(2).all(|pair| pair[0].1 == pair[1].1)
+                runs.len() == self.nodes.len()
+                    && runs.windows(2).all(|pair| pair[0].version == pair[1].version)
             });
             if is_settled || began.elapsed() > SETTLES_WITHIN {
                 return runs;
@@ -423,24 +399,26 @@ impl Farm {
         }
     }
 
-    /// By the first node that answers.
-    fn runs_now(&self, app: &str) -> Result<Vec<(String, String)>, FarmError> {
+    /// By the word of each node on itself or, where it does not answer, of another one on it.
+    fn runs_now(&self, app: &str) -> Result<Vec<Instance>, FarmError> {
         let mut last = FarmError::Answer { verb: "ps".to_owned(), text: "nobody runs".to_owned() };
+        let mut answers = BTreeMap::new();
         for node in self.nodes.iter().filter(|node| node.agent.is_some()) {
-            let socket = node.socket.to_string_lossy();
-            let told = match self.json_on(node, &["--socket", &socket, "ps", app, "--json"]) {
-                Ok(told) => told,
-                Err(error) => {
-                    last = error;
-                    continue;
-                }
-            };
-            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-            let instances = told["instances"].as_array().map(Vec::as_slice).unwrap_or_default();
-            let ready = instances.iter().filter(|one| one["state"] == "ready" && one["app"] == app);
-            return Ok(ready.map(|one| (text(&one["node"]), text(&one["version"]))).collect());
+            match self.json_on(node, &["--socket", &node.socket.to_string_lossy(), "ps", app, "--json"]) {
+                Ok(told) => drop(answers.insert(&node.name, told)),
+                Err(error) => last = error,
+            }
         }
-        Err(last)
+        let Some(anybody) = answers.values().next() else { return Err(last) };
+        let mut all = Vec::new();
+        for node in &self.nodes {
+            let told = answers.get(&node.name).unwrap_or(anybody);
+            let instances = told["instances"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let here = instances.iter().filter(|one| one["node"] == *node.name);
+            let ready = here.filter(|one| one["state"] == "ready" && one["app"] == app);
+            all.extend(ready.map(Instance::of));
+        }
+        Ok(all)
     }
 
     /// The last that an agent has said.
@@ -479,7 +457,7 @@ impl Farm {
 /// Gives a program that is about to start a wall clock of its own, which is off by what a file says.
 pub fn own_clock(program: &mut Command, library: &Path, file: &Path) {
     program.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", file);
-    // Time that is measured goes on as ever; the file is looked at again every second.
+    // Time that is measured goes on as ever; the file is looked at again within two seconds.
     program
         .env("DONT_FAKE_MONOTONIC", "1")
         .env("FAKETIME_CACHE_DURATION", "1")
@@ -536,6 +514,7 @@ impl Node {
             clock_library,
             agent: None,
             started: None,
+            is_lost: false,
         })
     }
 }

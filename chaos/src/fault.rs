@@ -24,6 +24,7 @@ use crate::cgroup::{Cgroup, CgroupError};
 use crate::command::CommandError;
 use crate::disk::DiskError;
 use crate::farm::{Farm, FarmError};
+use crate::journal::Journal;
 use crate::lab::{Lab, LabError};
 use crate::switch::{Hand, Switch};
 
@@ -40,22 +41,24 @@ pub struct Field<'a> {
     pub switch: Option<&'a Switch>,
     /// What is left to chance, such as which bit turns.
     pub random: &'a mut StdRng,
-    /// Nodes whose agents another fault has ended, or may have, which lasts.
+    /// Nodes whose agents another fault has ended, or may have, which lasts. At the end of a fault: whose disks
+    /// are away.
     pub ended: BTreeSet<usize>,
     /// Who is asked while something is waited for.
     pub watch: &'a mut Watch,
+    pub journal: &'a Journal,
 }
 
 impl Field<'_> {
-    /// The agent of a node that a fault is to hit, or nothing where another fault has ended it: that one is
-    /// down, which is worse.
+    /// The agent of a node that a fault is to hit, or nothing where another fault has ended it, or where it
+    /// could not join: that one is down, which is worse.
     ///
     /// # Errors
     /// When it does not run though nothing was done to it: a fault that hits nobody tests nothing.
     pub fn pid(&mut self, node: usize) -> Result<Option<u32>, FaultError> {
         // Asked first, as an agent that has ended keeps its pid until somebody asks.
         let pid = if self.farm.is_running(node) { self.farm.agent_pid(node) } else { None };
-        if pid.is_none() && !self.ended.contains(&node) {
+        if pid.is_none() && !self.ended.contains(&node) && !self.farm.nodes[node].is_lost {
             let name = &self.farm.nodes[node].name;
             return Err(FaultError::Absent(format!(
                 "the agent of {name} does not run: there is nobody to hit"
@@ -107,6 +110,7 @@ pub fn also_hit(fault: &Fault, targets: &[usize], count: usize) -> BTreeSet<usiz
         | Fault::Loss { .. }
         | Fault::Link(_)
         | Fault::PowerCut
+        | Fault::DiskDies
         | Fault::DiskFull
         | Fault::FsyncFails
         | Fault::FsyncSlow { .. }
@@ -143,32 +147,17 @@ enum State {
         up: bool,
         turn: Instant,
     },
+    /// Whoever still runs on them has to be ended.
+    DeadDisks,
     Filled(Vec<std::path::PathBuf>),
     Tracers(Vec<storage::Tracer>),
-    OldCopies(Vec<storage::Copy>),
+    OldCopies(Vec<damage::Copy>),
     Descriptors(Vec<limits::Limit>),
 }
 
 impl State {
-    fn walled(walls: Walls) -> Result<Self, FaultError> {
-        walls.raise()?;
-        Ok(Self::Walls { walls, up: true, turn: Instant::now() })
-    }
-}
-
-impl Active {
-    /// Makes it happen.
-    ///
-    /// # Errors
-    /// When it can not be made here, or would hit nobody; what was begun is undone.
-    pub fn begin(fault: &Fault, targets: &[usize], field: &mut Field<'_>) -> Result<Self, FaultError> {
-        if targets.is_empty() {
-            return Err(FaultError::Absent("there is nobody to hit".to_owned()));
-        }
-        for target in targets {
-            field.pid(*target)?;
-        }
-        let state = match fault {
+    fn begin(fault: &Fault, targets: &[usize], field: &mut Field<'_>) -> Result<Self, FaultError> {
+        Ok(match fault {
             Fault::Kill => {
                 process::kill(targets, field);
                 State::Down
@@ -199,6 +188,10 @@ impl Active {
                 storage::cut_power(targets, field)?;
                 State::Down
             }
+            Fault::DiskDies => {
+                storage::kill_disks(targets, field)?;
+                State::DeadDisks
+            }
             Fault::DiskFull => State::Filled(storage::fill(targets, field)?),
             Fault::FsyncFails => State::Tracers(storage::trace_agents(targets, field, "error=EIO")?),
             Fault::FsyncSlow { delay_ms } => {
@@ -228,7 +221,28 @@ impl Active {
             Fault::Cpu { percent } => State::Groups(limits::cpu(targets, field, *percent)?),
             Fault::Memory { mib } => State::Groups(limits::memory(targets, field, *mib)?),
             Fault::Descriptors { more } => State::Descriptors(limits::descriptors(targets, field, *more)?),
-        };
+        })
+    }
+
+    fn walled(walls: Walls) -> Result<Self, FaultError> {
+        walls.raise()?;
+        Ok(Self::Walls { walls, up: true, turn: Instant::now() })
+    }
+}
+
+impl Active {
+    /// Makes it happen.
+    ///
+    /// # Errors
+    /// When it can not be made here, or would hit nobody; what was begun is undone.
+    pub fn begin(fault: &Fault, targets: &[usize], field: &mut Field<'_>) -> Result<Self, FaultError> {
+        if targets.is_empty() {
+            return Err(FaultError::Absent("there is nobody to hit".to_owned()));
+        }
+        for target in targets {
+            field.pid(*target)?;
+        }
+        let state = State::begin(fault, targets, field)?;
         Ok(Self { fault: fault.clone(), targets: targets.to_vec(), state })
     }
 
@@ -270,7 +284,7 @@ impl Active {
         if let Fault::Clock { .. } = self.fault {
             limits::set_clocks(&self.targets, field, 0)?;
         }
-        if matches!(self.fault, Fault::PowerCut) {
+        if matches!(self.fault, Fault::PowerCut | Fault::DiskDies) {
             storage::restore_power(&self.targets, field)?;
         }
         process::start(&self.targets, field, self.fault.may_damage())?;
@@ -297,11 +311,17 @@ impl Active {
                 process::release(&groups).map(|()| bit)
             }
             State::Walls { walls, up: true, .. } => walls.raze().map(|()| None),
+            State::DeadDisks => {
+                // Who has noticed has ended.
+                let ended = targets.iter().filter(|target| !field.farm.is_running(**target)).count();
+                process::kill(targets, field);
+                Ok(Some(ended as u64))
+            }
             State::Filled(files) => storage::empty(&files).map(|()| None),
             State::Tracers(tracers) => storage::detach(tracers),
             State::OldCopies(copies) => {
                 process::kill(targets, field);
-                storage::restore(&copies).map(|()| None)
+                copies.iter().try_for_each(damage::Copy::restore).map(|()| None)
             }
             State::Descriptors(limits) => {
                 limits.iter().for_each(Limit::restore);
@@ -312,4 +332,4 @@ impl Active {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

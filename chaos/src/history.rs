@@ -25,7 +25,8 @@ beginning by one monotonic clock, and `event`:
   return  id, outcome, ...: what it was told; a call without one may have been executed
   served  uuid, backend: a backend has executed a request
   acted   controller, epoch, agent, accepted: an agent got an order, and obeyed or not
-  runs    node, app, release: what a node runs at the end, a line for each release; empty: nothing
+  runs    node, app, release, digest (may be left out): what a node runs at the end, a line for each
+          release; empty: nothing
   sample  node, pid, fds, threads, rss_kib: what an agent's process holds
   phase   phase: steady, method, recovery, after (steady again) or final begins; where there are
           any, all but recovery are needed
@@ -34,6 +35,8 @@ beginning by one monotonic clock, and `event`:
   seen    node, controller, epoch, quorum, members {name: state}: what a node says of the farm
   not_whole  seconds, status: the farm was not whole so long after all was put right
   ended   node, reason: an agent has ended that nobody had ended
+  panicked  node, words: an agent has told of a panic, whether or not it has ended
+  stuck   node, what: an agent did not do in time what it was told; want of time excuses it
   fault   fault, targets [names], begins, others [names], bit (these two may be left out): a fault
           begins, or ends; others are hit as well, as the other ends of a cut; bit is how often it has
           hit anybody, at its end
@@ -51,7 +54,7 @@ Operations, and what they are answered with:
                                             {missing [names]}; of each key one client sets ever
                                             higher values, from 1 on
   price_read {key}                          price {value, cached}; 0 where nothing was set
-  deploy {app, release}                     done {}
+  deploy {app, release}                     done {}, or release {digest}: of all that it is made of
 
 Outcomes: ok with `value`, {"is":"total","total":5} for example; refused with `reason`, when it
 was certainly not executed; unknown with `reason`.
@@ -104,9 +107,19 @@ pub enum Event {
         node: String,
         app: String,
         release: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        digest: Option<String>,
     },
     Sample(Sample),
     Ended(Ended),
+    Panicked {
+        node: String,
+        words: String,
+    },
+    Stuck {
+        node: String,
+        what: String,
+    },
     Pressure(Pressure),
     Seen(Seen),
     NotWhole {
@@ -229,6 +242,10 @@ pub enum Value {
     Incomplete {
         missing: Vec<String>,
     },
+    /// It was deployed, and is made of this.
+    Release {
+        digest: String,
+    },
     Done {},
 }
 
@@ -245,6 +262,7 @@ impl Value {
             | Self::Mismatch { .. }
             | Self::Total { .. }
             | Self::Price { .. }
+            | Self::Release { .. }
             | Self::Done {} => false,
         }
     }
@@ -478,6 +496,8 @@ impl Builder {
             | Event::Runs { .. }
             | Event::Sample(_)
             | Event::Ended(_)
+            | Event::Panicked { .. }
+            | Event::Stuck { .. }
             | Event::Pressure(_)
             | Event::Seen(_)
             | Event::NotWhole { .. }
@@ -491,7 +511,8 @@ impl Builder {
 /// Whether a value is one that the operation may be answered with.
 fn answers(op: &Op, value: &Value) -> bool {
     match op {
-        Op::LedgerAdd { .. } | Op::Deploy { .. } => matches!(value, Value::Done {}),
+        Op::LedgerAdd { .. } => matches!(value, Value::Done {}),
+        Op::Deploy { .. } => matches!(value, Value::Done {} | Value::Release { .. }),
         Op::PriceSet { .. } => matches!(value, Value::Done {} | Value::Incomplete { .. }),
         Op::LedgerRead {} => matches!(value, Value::Entries { .. }),
         Op::RegisterRead { .. } => matches!(value, Value::Register { .. } | Value::Absent {}),

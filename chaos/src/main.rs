@@ -213,6 +213,9 @@ fn carry_out(
             note!("error: there is no verdict: {error}");
             if !error.has_left_nothing() && out.exists() {
                 note!("  {} keeps what there is; `holdfast-chaos clean` removes what is left", out.display());
+                if out.join("history.jsonl").exists() {
+                    note!("  `holdfast-chaos report {}` judges how far it came", out.display());
+                }
             }
             let exit = match error {
                 run::RunError::Aborted(_) => Exit::Aborted,

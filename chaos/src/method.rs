@@ -122,12 +122,13 @@ impl Method<'_> {
     }
 
     /// Ends faults in any case, the last one first, and all of them.
-    fn mend(&mut self, active: Vec<Active>) -> Result<(), RunError> {
+    fn mend(&mut self, mut active: Vec<Active>) -> Result<(), RunError> {
         let mut mended = Ok(());
-        for active in active.into_iter().rev() {
-            let (fault, targets) = (active.fault().clone(), active.targets().to_vec());
+        while let Some(last) = active.pop() {
+            let (fault, targets) = (last.fault().clone(), last.targets().to_vec());
             let mut random = StdRng::seed_from_u64(self.random.random());
-            let ended = active.end(&mut self.field(&mut random, BTreeSet::new()));
+            let without_disk = without_disk(active.iter().chain(&self.lasting));
+            let ended = last.end(&mut self.field(&mut random, without_disk));
             let (bit, ended) = match ended {
                 Ok(bit) => (bit, Ok(())),
                 Err(error) => (None, Err(error)),
@@ -163,7 +164,15 @@ impl Method<'_> {
     }
 
     fn field<'b>(&'b mut self, random: &'b mut StdRng, ended: BTreeSet<usize>) -> Field<'b> {
-        Field { farm: self.farm, lab: self.lab, switch: self.switch, random, ended, watch: self.watch }
+        Field {
+            farm: self.farm,
+            lab: self.lab,
+            switch: self.switch,
+            random,
+            ended,
+            watch: self.watch,
+            journal: self.journal,
+        }
     }
 
     /// Whom a fault hits.
@@ -262,6 +271,7 @@ impl Method<'_> {
             if self.farm.is_running(number)
                 || active.iter().chain(&self.lasting).any(is_stopped)
                 || self.farm.was_just_started(number)
+                || self.farm.nodes[number].is_lost
             {
                 continue;
             }
@@ -281,6 +291,12 @@ impl Method<'_> {
 fn ended<'a>(active: impl Iterator<Item = &'a Active>) -> BTreeSet<usize> {
     let ends = |fault: &&Active| fault.fault().may_end_agents() || matches!(fault.fault(), Fault::Restart);
     active.filter(ends).flat_map(Active::targets).copied().collect()
+}
+
+/// The nodes whose disks these faults have taken away: no agent can be started there.
+fn without_disk<'a>(active: impl Iterator<Item = &'a Active>) -> BTreeSet<usize> {
+    let takes = |fault: &&Active| matches!(fault.fault(), Fault::PowerCut | Fault::DiskDies);
+    active.filter(takes).flat_map(Active::targets).copied().collect()
 }
 
 /// The place of the node that leads most of the session groups, as each says of itself.

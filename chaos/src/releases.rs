@@ -13,7 +13,7 @@ use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 
 use crate::abort::Watch;
-use crate::farm::{Asker, Farm, FarmError};
+use crate::farm::{Asker, Farm, FarmError, Instance};
 use crate::history::{Event, Op, Outcome, Value};
 use crate::journal::Journal;
 
@@ -126,7 +126,7 @@ fn work(askers: &[Asker], workshop: &Workshop, seed: u64, journal: &Journal, sto
         let release = version.to_string();
         let op = Op::Deploy { app: PAGES.to_owned(), release: release.clone() };
         journal.call(u32::MAX, op, || match asker.deploy(&folder, &release) {
-            Ok(_) => Outcome::Ok { value: Value::Done {} },
+            Ok(digest) => Outcome::Ok { value: Value::Release { digest } },
             // It may have been taken before it failed.
             Err(error) => Outcome::Unknown { reason: error.to_string() },
         });
@@ -147,11 +147,12 @@ fn work(askers: &[Asker], workshop: &Workshop, seed: u64, journal: &Journal, sto
 /// When nobody can be asked.
 pub fn note_runs(farm: &Farm, journal: &Journal, watch: &mut Watch) -> Result<(), FarmError> {
     let runs = farm.runs(PAGES, watch)?;
-    let is_bare = |name: &String| runs.iter().all(|(node, _)| node != name);
-    let bare = farm.nodes.iter().map(|node| node.name.clone()).filter(is_bare);
-    let nothing: Vec<(String, String)> = bare.map(|name| (name, String::new())).collect();
-    for (node, release) in runs.into_iter().chain(nothing) {
-        journal.note(Event::Runs { node, app: PAGES.to_owned(), release });
+    let is_bare = |name: &String| runs.iter().all(|one| one.node != *name);
+    for node in farm.nodes.iter().map(|node| node.name.clone()).filter(is_bare) {
+        journal.note(Event::Runs { node, app: PAGES.to_owned(), release: String::new(), digest: None });
+    }
+    for Instance { node, version, digest } in runs {
+        journal.note(Event::Runs { node, app: PAGES.to_owned(), release: version, digest: Some(digest) });
     }
     Ok(())
 }

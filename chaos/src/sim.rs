@@ -1,4 +1,5 @@
-//! Many simulated farms, one a seed, on all cores.
+//! Many simulated farms, one a seed, on all cores: a thread each, as one shares nothing with another, and what
+//! panics is caught where it is simulated.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};

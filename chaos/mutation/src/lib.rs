@@ -15,6 +15,9 @@
 //! Architecture Invariant: no other build links this crate (the manifests name it for that cfg alone), and
 //! a test looks for the variable's name in the program.
 
+#[cfg(all(holdfast_mutants, not(debug_assertions)))]
+compile_error!("a build for release has no mutants");
+
 use std::sync::OnceLock;
 
 /// Names the one mutant that is to live.

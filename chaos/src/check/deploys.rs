@@ -1,8 +1,8 @@
-//! When all is healed every node runs the same release of an app, and one that may be there.
+//! When all is healed every node runs the same release of an app, one that may be there, and made of the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::history::{Event, History, Op, Operation, Phase};
+use crate::history::{Event, History, Op, Operation, Phase, Value};
 use crate::pressure::Starvation;
 use crate::report::{Finding, Violations};
 
@@ -30,9 +30,10 @@ pub fn check(history: &History) -> Finding {
                 .add_late(is_starved, || format!("{node} does not run {app} at the end, which was deployed"));
         }
     }
+    judge_digests(history, &mut violations);
     Finding {
         check: NAME,
-        promise: "all nodes end on one release, the last that was acknowledged or a later one",
+        promise: "all nodes end on one release, the last that was acknowledged or a later one, made of the same",
         looked_at,
         verdict: violations.verdict(looked_at),
         figures: Vec::new(),
@@ -51,7 +52,7 @@ fn is_bare(nodes: &Nodes<'_>, node: &str) -> bool {
 fn ran(history: &History) -> BTreeMap<&str, Nodes<'_>> {
     let mut ran: BTreeMap<&str, Nodes<'_>> = BTreeMap::new();
     for (_, event) in &history.events {
-        if let Event::Runs { node, app, release } = event {
+        if let Event::Runs { node, app, release, .. } = event {
             let releases = ran.entry(app).or_default().entry(node).or_default();
             if !release.is_empty() {
                 releases.insert(release);
@@ -59,6 +60,32 @@ fn ran(history: &History) -> BTreeMap<&str, Nodes<'_>> {
         }
     }
     ran
+}
+
+/// A release is made of the same, by the word of who has deployed it and of every node.
+fn judge_digests(history: &History, violations: &mut Violations) {
+    let mut told: BTreeMap<(&str, &str), BTreeMap<&str, Vec<&str>>> = BTreeMap::new();
+    let mut tell = |app, release, digest, who| {
+        told.entry((app, release)).or_default().entry(digest).or_default().push(who);
+    };
+    for operation in &history.operations {
+        if let (Op::Deploy { app, release }, Some((_, Value::Release { digest }))) =
+            (&operation.op, operation.ok())
+        {
+            tell(app, release, digest, "who has deployed it");
+        }
+    }
+    for (_, event) in &history.events {
+        // Who does not know a release's name knows its digest all the same.
+        if let Event::Runs { node, app, release, digest: Some(digest) } = event
+            && !release.is_empty()
+        {
+            tell(app, release, digest, node);
+        }
+    }
+    for ((app, release), digests) in told.iter().filter(|(_, digests)| digests.len() > 1) {
+        violations.add(|| format!("{release} of {app} is not made of the same everywhere: {digests:?}"));
+    }
 }
 
 /// Which releases of an app may be there at the end.
@@ -188,6 +215,28 @@ mod tests {
         assert!(is_violated(&[], &[("a", "r1"), ("b", "r1")]));
         assert_eq!(verdict(&[], &[]), Verdict::NotTested);
         assert_eq!(verdict(&[OK], &[]), Verdict::NotTested, "nobody has said what runs");
+    }
+
+    #[test]
+    fn a_release_that_is_made_of_something_else_on_a_node_is_found() {
+        let verdict = |acknowledged: &str, at_a: &str, at_b: &str| {
+            let mut lines = vec![
+                r#"{"t_us":1,"event":"call","id":1,"client":0,"op":"deploy","app":"x","release":"1"}"#
+                    .to_owned(),
+                format!(
+                    r#"{{"t_us":2,"event":"return","id":1,"outcome":"ok","value":{{"is":"release","digest":"{acknowledged}"}}}}"#
+                ),
+            ];
+            for (node, digest) in [("a", at_a), ("b", at_b)] {
+                lines.push(format!(
+                    r#"{{"t_us":3,"event":"runs","node":"{node}","app":"x","release":"1","digest":"{digest}"}}"#
+                ));
+            }
+            check(&history(&lines.iter().map(String::as_str).collect::<Vec<_>>())).verdict
+        };
+        assert_eq!(verdict("d", "d", "d"), Verdict::Kept);
+        assert!(matches!(verdict("d", "d", "e"), Verdict::Violated { .. }));
+        assert!(matches!(verdict("d", "e", "e"), Verdict::Violated { .. }));
     }
 
     #[test]

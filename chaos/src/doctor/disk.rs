@@ -23,6 +23,9 @@ pub(super) fn power_cut(lab: &mut Lab) -> Result<(), Lack> {
     drop(kept);
     fs::write(&unsynced, b"here")?;
     Disk::cut(&[&disk])?;
+    if fs::write(disk.path().join("later"), b"here").is_ok() {
+        return lack("a disk without power takes writes");
+    }
     disk.unmount()?;
     disk.mount()?;
     if fs::read(&synced).ok().as_deref() != Some(b"here") {
@@ -95,6 +98,25 @@ pub(super) fn failing_sync(lab: &mut Lab) -> Result<(), Lack> {
 pub(super) fn slow_sync(lab: &mut Lab) -> Result<(), Lack> {
     let is_slow = |told: &str| told.parse::<u64>().is_ok_and(|ms| ms >= 2_000);
     Syncer::new(lab)?.meddle(lab, "delay_enter=2000000", is_slow)
+}
+
+/// A folder as it was, with what has been changed, added and removed since, and then none.
+pub(super) fn old_copy(lab: &mut Lab) -> Result<(), Lack> {
+    let folder = lab.folder().join("data");
+    let [changed, removed, added] = ["changed", "below/removed", "added"].map(|name| folder.join(name));
+    fs::create_dir_all(folder.join("below"))?;
+    fs::write(&changed, "old")?;
+    fs::write(&removed, "old")?;
+    let copy = damage::Copy::of(folder.clone())?;
+    fs::write(&changed, "new")?;
+    fs::remove_file(&removed)?;
+    fs::write(&added, "new")?;
+    copy.restore()?;
+    if fs::read(&changed)? != b"old" || fs::read(&removed)? != b"old" || added.exists() {
+        return lack("what is there is not what was there");
+    }
+    damage::wipe(&folder)?;
+    if folder.exists() { lack("something is left") } else { Ok(()) }
 }
 
 pub(super) fn damage(lab: &mut Lab) -> Result<(), Lack> {

@@ -31,8 +31,8 @@ pub(super) fn clock(lab: &mut Lab) -> Result<(), Lack> {
     let file = lab.folder().join("clock");
     let set = |seconds: i64| {
         fs::write(&file, format!("{seconds:+}\n"))?;
-        // It looks again every second.
-        std::thread::sleep(Duration::from_millis(1_500));
+        // It looks again when the second after the next one has begun.
+        std::thread::sleep(Duration::from_millis(2_100));
         Ok::<(), Lack>(())
     };
     set(0)?;

@@ -1,4 +1,4 @@
-//! Faults of the network: two hosts of our own on a bridge, and datagrams between them.
+//! Faults of the network: hosts of our own on a bridge, and datagrams between them.
 
 use std::io;
 use std::net::UdpSocket;
@@ -33,27 +33,36 @@ impl Pair {
 
     /// How many of so many datagrams from one to the other arrive.
     pub fn arrive(&self, from: usize, count: usize) -> io::Result<usize> {
-        let to = self.sockets[1 - from].local_addr()?;
-        let mut arrived = 0;
-        for _ in 0..count {
-            // A firewall may refuse it here already.
-            let _refused = self.sockets[from].send_to(b"here", to);
-        }
-        while arrived < count && self.sockets[1 - from].recv_from(&mut [0; 16]).is_ok() {
-            arrived += 1;
-        }
-        Ok(arrived)
+        arrive(&self.sockets[from], &self.sockets[1 - from], count)
     }
 
     pub fn works(&self) -> Result<(), Lack> {
-        for from in [0, 1] {
-            // The first ones may be lost while the bridge learns and addresses are asked for.
-            if (0..10).all(|_| self.arrive(from, 1).is_ok_and(|arrived| arrived == 0)) {
-                return lack("nothing arrives between two namespaces on a bridge");
-            }
-        }
-        Ok(())
+        let [one, other] = &self.sockets;
+        works(one, other)?;
+        works(other, one)
     }
+}
+
+/// How many of so many datagrams arrive.
+fn arrive(from: &UdpSocket, to: &UdpSocket, count: usize) -> io::Result<usize> {
+    let address = to.local_addr()?;
+    for _ in 0..count {
+        // A firewall may refuse it here already.
+        let _refused = from.send_to(b"here", address);
+    }
+    let mut arrived = 0;
+    while arrived < count && to.recv_from(&mut [0; 16]).is_ok() {
+        arrived += 1;
+    }
+    Ok(arrived)
+}
+
+/// The first ones may be lost while the bridge learns and addresses are asked for.
+fn works(from: &UdpSocket, to: &UdpSocket) -> Result<(), Lack> {
+    if (0..10).all(|_| arrive(from, to, 1).is_ok_and(|arrived| arrived == 0)) {
+        return lack("nothing arrives between two namespaces on a bridge");
+    }
+    Ok(())
 }
 
 pub(super) fn flapping(lab: &mut Lab) -> Result<(), Lack> {
@@ -90,15 +99,33 @@ pub(super) fn namespaces(lab: &mut Lab) -> Result<(), Lack> {
     Pair::new(lab)?.works()
 }
 
+/// For each shape of a cut at the second of three hosts, from whom to whom nothing arrives any more.
+const CUTS: &[(Direction, Others, &[(usize, usize)])] = &[
+    (Direction::In, Others::All, &[(0, 1), (2, 1)]),
+    (Direction::Out, Others::All, &[(1, 0), (1, 2)]),
+    (Direction::Both, Others::All, &[(0, 1), (2, 1), (1, 0), (1, 2)]),
+    (Direction::Both, Others::One, &[(1, 2), (2, 1)]),
+    (Direction::Both, Others::Bridge, &[(0, 2), (2, 0)]),
+];
+
 pub(super) fn partition(lab: &mut Lab) -> Result<(), Lack> {
-    let pair = Pair::new(lab)?;
-    pair.works()?;
-    Walls::plan(&[1], Direction::In, Others::All, &pair.hosts).raise()?;
-    if pair.arrive(0, 5)? > 0 {
-        return lack("what was cut arrives");
+    let hosts = network::hosts(lab, 3)?;
+    let sockets = hosts.iter().map(socket).collect::<Result<Vec<_>, _>>()?;
+    let ways = [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1)];
+    for (from, to) in ways {
+        works(&sockets[from], &sockets[to])?;
     }
-    if pair.arrive(1, 5)? == 0 {
-        return lack("the other way is cut too");
+    for (direction, others, cut) in CUTS {
+        let walls = Walls::plan(&[1], *direction, *others, &hosts);
+        walls.raise()?;
+        for (from, to) in ways {
+            let arrives = arrive(&sockets[from], &sockets[to], 3)? > 0;
+            if arrives == cut.contains(&(from, to)) {
+                let does = if arrives { "arrives" } else { "does not arrive" };
+                return lack(format!("cut {direction:?} from {others:?}: what {from} sends to {to} {does}"));
+            }
+        }
+        walls.raze()?;
     }
     Ok(())
 }

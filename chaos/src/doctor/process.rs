@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -65,7 +66,14 @@ pub(super) fn signals(lab: &mut Lab) -> Result<(), Lack> {
     until("stop", || state(child.id()) == Some('T'))?;
     signal(&child, Signal::CONT)?;
     until("go on", || state(child.id()) == Some('S'))?;
-    signal(&child, Signal::KILL)?;
+    for end in [Signal::KILL, Signal::TERM] {
+        signal(&child, end)?;
+        if child.wait()?.signal() != Some(end.as_raw()) {
+            return lack("a signal did not end it");
+        }
+        child = sleeper(lab)?;
+    }
+    child.kill()?;
     child.wait()?;
     Ok(())
 }

@@ -29,7 +29,8 @@ fn holds(fault: &Fault) -> &'static [Hold] {
         | Fault::Truncate
         | Fault::OldDatabase
         | Fault::Wipe => &[Hold::End],
-        Fault::PowerCut => &[Hold::End, Hold::Disk],
+        // At its end an agent that still runs is ended.
+        Fault::PowerCut | Fault::DiskDies => &[Hold::End, Hold::Disk],
         Fault::Version => &[Hold::End, Hold::Program],
         Fault::Pause => &[Hold::Still],
         Fault::Freeze => &[Hold::Still, Hold::Group],

@@ -1,6 +1,6 @@
 //! Files that are no longer what was written.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
@@ -73,4 +73,40 @@ pub fn truncate(folders: &[PathBuf]) -> Result<(), FaultError> {
     let file = OpenOptions::new().write(true).open(path).map_err(failed())?;
     file.set_len(size - size / LOST_END).map_err(failed())?;
     file.sync_all().map_err(failed())
+}
+
+/// Nothing is left of a folder.
+pub fn wipe(folder: &Path) -> Result<(), FaultError> {
+    fs::remove_dir_all(folder).map_err(io(format!("remove {}", folder.display())))
+}
+
+/// A folder as it was.
+pub struct Copy {
+    of: PathBuf,
+    files: Vec<(PathBuf, Vec<u8>)>,
+}
+
+impl Copy {
+    /// Of a folder that nobody writes to meanwhile.
+    pub fn of(folder: PathBuf) -> Result<Self, FaultError> {
+        let read = |(path, _): (PathBuf, u64)| {
+            let bytes = fs::read(&path).map_err(io(format!("read {}", path.display())))?;
+            Ok((path, bytes))
+        };
+        let files = files(&folder)?.into_iter().map(read).collect::<Result<_, FaultError>>()?;
+        Ok(Self { of: folder, files })
+    }
+
+    /// Puts it in place of what is there now.
+    pub fn restore(&self) -> Result<(), FaultError> {
+        wipe(&self.of)?;
+        for (path, bytes) in &self.files {
+            let failed = || io(format!("write {}", path.display()));
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder).map_err(failed())?;
+            }
+            fs::write(path, bytes).and_then(|()| File::open(path)?.sync_all()).map_err(failed())?;
+        }
+        Ok(())
+    }
 }

@@ -36,6 +36,8 @@ pub enum Fault {
     Link(Conditions),
     /// The power goes: what was not synced is lost.
     PowerCut,
+    /// The disk does nothing any more, reads included, while the agent runs; what was not synced is lost.
+    DiskDies,
     DiskFull,
     /// Syncs are answered with EIO.
     FsyncFails,
@@ -146,6 +148,7 @@ impl Fault {
             | Self::Version
             | Self::Partition { flap_ms: None, .. }
             | Self::PowerCut
+            | Self::DiskDies
             | Self::DiskFull
             | Self::FsyncFails
             | Self::BitRot { .. }
@@ -170,6 +173,7 @@ impl Fault {
             Self::Loss { .. } => "loss",
             Self::Link(_) => "link",
             Self::PowerCut => "power_cut",
+            Self::DiskDies => "disk_dies",
             Self::DiskFull => "disk_full",
             Self::FsyncFails => "fsync_fails",
             Self::FsyncSlow { .. } => "fsync_slow",
@@ -186,7 +190,7 @@ impl Fault {
 
     /// Whether the agents' data has to be on disks of its own.
     pub fn needs_disks(&self) -> bool {
-        matches!(self, Self::PowerCut | Self::DiskFull)
+        matches!(self, Self::PowerCut | Self::DiskDies | Self::DiskFull)
     }
 
     /// Whether it needs somebody whom it does not hit.
@@ -214,6 +218,7 @@ impl Fault {
             | Self::Loss { .. }
             | Self::Link(_)
             | Self::PowerCut
+            | Self::DiskDies
             | Self::DiskFull
             | Self::Cpu { .. }
             | Self::Memory { .. } => true,
@@ -235,7 +240,11 @@ impl Fault {
     /// Whether an agent that is hit may end of it by itself.
     pub fn may_end_agents(&self) -> bool {
         match self {
-            Self::DiskFull | Self::FsyncFails | Self::Memory { .. } | Self::Descriptors { .. } => true,
+            Self::DiskDies
+            | Self::DiskFull
+            | Self::FsyncFails
+            | Self::Memory { .. }
+            | Self::Descriptors { .. } => true,
             // These end it themselves, and it may refuse what it finds afterwards.
             Self::Kill
             | Self::PowerCut
@@ -271,6 +280,7 @@ impl Fault {
             | Self::Partition { .. }
             | Self::Loss { .. }
             | Self::Link(_)
+            | Self::DiskDies
             | Self::DiskFull
             | Self::FsyncFails
             | Self::FsyncSlow { .. }

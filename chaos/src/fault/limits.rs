@@ -1,5 +1,6 @@
 //! Less of what an agent lives on: processor, memory, descriptors, and the right time.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use super::{FaultError, Field, io, process};
@@ -52,13 +53,14 @@ impl Limit {
     /// When it has ended, or there is no `prlimit`.
     pub fn new(pid: u32, more: u64) -> Result<Self, FaultError> {
         let path = format!("/proc/{pid}/fd");
-        let open = fs::read_dir(&path).map_err(io(format!("read {path}")))?.count() as u64;
+        let entries = fs::read_dir(&path).map_err(io(format!("read {path}")))?.flatten();
+        let open = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
         let process = pid.to_string();
         let soft =
             run("prlimit", &["--pid", &process, "--nofile", "--raw", "--noheadings", "--output", "SOFT"])?;
         let (soft, start) = (soft.trim().to_owned(), start_of(pid));
         // The soft limit alone, which can be raised again.
-        run("prlimit", &["--pid", &process, &format!("--nofile={}:", open + more)])?;
+        run("prlimit", &["--pid", &process, &format!("--nofile={}:", below(&open, more))])?;
         Ok(Self { pid, start, soft })
     }
 
@@ -69,6 +71,18 @@ impl Limit {
                 run("prlimit", &["--pid", &self.pid.to_string(), &format!("--nofile={}:", self.soft)]);
         }
     }
+}
+
+/// The number below which so many descriptors are free: what is limited is their numbers, and each new one has the
+/// lowest that is free.
+fn below(open: &BTreeSet<u64>, free: u64) -> u64 {
+    let mut left = free;
+    let mut number = 0;
+    while left > 0 {
+        left -= u64::from(!open.contains(&number));
+        number += 1;
+    }
+    number
 }
 
 /// Sets the wall clocks of these nodes off by so many seconds.
@@ -88,4 +102,17 @@ pub(super) fn set_clocks(targets: &[usize], field: &Field<'_>, seconds: i64) -> 
         fs::write(path, format!("{seconds:+}\n")).map_err(io(format!("write {}", path.display())))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_between_those_that_are_open_are_free() {
+        assert_eq!(below(&BTreeSet::from([0, 1, 2]), 2), 5);
+        assert_eq!(below(&BTreeSet::from([0, 1, 2, 10]), 2), 5);
+        assert_eq!(below(&BTreeSet::from([0, 2, 3, 5]), 3), 7);
+        assert_eq!(below(&BTreeSet::from([0, 1]), 0), 0);
+    }
 }

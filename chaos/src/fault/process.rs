@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::{FaultError, Field};
 use crate::cgroup::{Cgroup, Controller};
 use crate::farm::FarmError;
+use crate::history::Event;
 
 /// An agent that finds its data damaged says so within its first moments.
 const REFUSES_WITHIN: Duration = Duration::from_secs(5);
@@ -18,15 +19,37 @@ pub(super) fn kill(targets: &[usize], field: &mut Field<'_>) {
     }
 }
 
-/// All of them are told before the first is waited for.
+/// All of them are told before the first is waited for. One that does not stop is ended, which is written down.
 pub(super) fn stop(targets: &[usize], field: &mut Field<'_>) -> Result<(), FaultError> {
     for target in targets {
         field.farm.tell_to_stop(*target);
     }
     for target in targets {
-        field.farm.wait_stopped(*target, field.watch)?;
+        match field.farm.wait_stopped(*target, field.watch) {
+            Err(error @ FarmError::NotStopped { .. }) => {
+                note_stuck(*target, field, &error);
+                field.farm.kill(*target);
+            }
+            stopped => stopped?,
+        }
     }
     Ok(())
+}
+
+/// A new node in place of one that is lost. One that can not join stays away, which is written down.
+fn replace(target: usize, field: &mut Field<'_>) -> Result<(), FaultError> {
+    match field.farm.replace(field.lab, target, field.watch) {
+        Err(error @ FarmError::NotJoined { .. }) => {
+            note_stuck(target, field, &error);
+            Ok(())
+        }
+        replaced => Ok(replaced?),
+    }
+}
+
+fn note_stuck(target: usize, field: &Field<'_>, error: &FarmError) {
+    let node = field.farm.nodes[target].name.clone();
+    field.journal.note(Event::Stuck { node, what: error.to_string() });
 }
 
 /// One after the other, as a rolling upgrade goes.
@@ -110,16 +133,16 @@ pub(super) fn release(groups: &[Cgroup]) -> Result<(), FaultError> {
     Ok(())
 }
 
-/// Starts those that are not running. Where the data `may_damage`, one that ends at once is replaced.
+/// Starts those that are not running, but for those whose disks are away. Where the data `may_damage`, one that ends at once is replaced.
 pub(super) fn start(targets: &[usize], field: &mut Field<'_>, may_damage: bool) -> Result<(), FaultError> {
     for target in targets {
-        if field.farm.is_running(*target) {
+        if field.farm.is_running(*target) || field.ended.contains(target) {
             continue;
         }
         if field.farm.has_data(*target) {
             field.farm.start_agent(field.lab, *target)?;
         } else {
-            field.farm.replace(field.lab, *target, field.watch)?;
+            replace(*target, field)?;
         }
     }
     if !may_damage {
@@ -129,8 +152,11 @@ pub(super) fn start(targets: &[usize], field: &mut Field<'_>, may_damage: bool) 
     while began.elapsed() < REFUSES_WITHIN {
         field.watch.host().map_err(FarmError::GivenUp)?;
         for target in targets {
-            if !field.farm.is_running(*target) {
-                field.farm.replace(field.lab, *target, field.watch)?;
+            if !field.farm.is_running(*target)
+                && field.farm.has_data(*target)
+                && !field.ended.contains(target)
+            {
+                replace(*target, field)?;
             }
         }
         std::thread::sleep(PAUSE);

@@ -1,6 +1,6 @@
 //! Disks that fail, fill up, forget and lie.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -26,10 +26,15 @@ fn disk<'a>(field: &'a Field<'_>, target: usize) -> Result<&'a Disk, FaultError>
 /// All agents stand still while the power goes, so that none of them sees another's disk fail first.
 pub(super) fn cut_power(targets: &[usize], field: &mut Field<'_>) -> Result<(), FaultError> {
     process::pause(targets, field)?;
-    let disks = targets.iter().map(|target| disk(field, *target)).collect::<Result<Vec<_>, _>>()?;
-    Disk::cut(&disks)?;
+    kill_disks(targets, field)?;
     process::kill(targets, field);
     Ok(())
+}
+
+/// From here on they answer everything with EIO.
+pub(super) fn kill_disks(targets: &[usize], field: &Field<'_>) -> Result<(), FaultError> {
+    let disks = targets.iter().map(|target| disk(field, *target)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Disk::cut(&disks)?)
 }
 
 pub(super) fn restore_power(targets: &[usize], field: &Field<'_>) -> Result<(), FaultError> {
@@ -158,20 +163,13 @@ pub(super) fn truncate(targets: &[usize], field: &Field<'_>) -> Result<(), Fault
 
 pub(super) fn wipe(targets: &[usize], field: &Field<'_>) -> Result<(), FaultError> {
     for target in targets {
-        let data = field.farm.data_dir(*target);
-        fs::remove_dir_all(&data).map_err(io(format!("remove {}", data.display())))?;
+        damage::wipe(&field.farm.data_dir(*target))?;
     }
     Ok(())
 }
 
-/// A database as it was.
-pub struct Copy {
-    of: PathBuf,
-    files: Vec<(PathBuf, Vec<u8>)>,
-}
-
 /// Copies one database of each, chosen by chance, while its agent stands still.
-pub(super) fn copy(targets: &[usize], field: &mut Field<'_>) -> Result<Vec<Copy>, FaultError> {
+pub(super) fn copy(targets: &[usize], field: &mut Field<'_>) -> Result<Vec<damage::Copy>, FaultError> {
     let mut copies = Vec::new();
     for target in targets {
         let folders = field.farm.databases(*target);
@@ -179,31 +177,9 @@ pub(super) fn copy(targets: &[usize], field: &mut Field<'_>) -> Result<Vec<Copy>
         let which = field.random.random_range(0..folders.len().max(1));
         let of = folders.get(which).ok_or_else(absent)?.clone();
         field.farm.pause(*target, true);
-        let read = damage::files(&of).and_then(|all| {
-            all.into_iter()
-                .map(|(path, _)| {
-                    let bytes = fs::read(&path).map_err(io(format!("read {}", path.display())))?;
-                    Ok((path, bytes))
-                })
-                .collect::<Result<Vec<_>, FaultError>>()
-        });
+        let copied = damage::Copy::of(of);
         field.farm.pause(*target, false);
-        copies.push(Copy { of, files: read? });
+        copies.push(copied?);
     }
     Ok(copies)
-}
-
-/// Puts the copies in place of what is there now.
-pub(super) fn restore(copies: &[Copy]) -> Result<(), FaultError> {
-    for copy in copies {
-        fs::remove_dir_all(&copy.of).map_err(io(format!("remove {}", copy.of.display())))?;
-        for (path, bytes) in &copy.files {
-            let failed = || io(format!("write {}", path.display()));
-            if let Some(folder) = path.parent() {
-                fs::create_dir_all(folder).map_err(failed())?;
-            }
-            fs::write(path, bytes).and_then(|()| File::open(path)?.sync_all()).map_err(failed())?;
-        }
-    }
-    Ok(())
 }

@@ -7,9 +7,10 @@ use rand::SeedableRng as _;
 use super::*;
 use crate::experiment::Abort;
 use crate::farm::Ground;
+use crate::history::Run;
 use crate::network::Host;
 
-const ALL: &[&str] = &[
+pub const ALL: &[&str] = &[
     r#"{"fault":"kill"}"#,
     r#"{"fault":"pause"}"#,
     r#"{"fault":"freeze"}"#,
@@ -19,6 +20,7 @@ const ALL: &[&str] = &[
     r#"{"fault":"loss","percent":9}"#,
     r#"{"fault":"link","delay_ms":9}"#,
     r#"{"fault":"power_cut"}"#,
+    r#"{"fault":"disk_dies"}"#,
     r#"{"fault":"disk_full"}"#,
     r#"{"fault":"fsync_fails"}"#,
     r#"{"fault":"fsync_slow","delay_ms":9}"#,
@@ -87,8 +89,16 @@ fn begun(text: &str, ended: &[usize]) -> Result<(), FaultError> {
     let mut random = StdRng::seed_from_u64(1);
     let ended = ended.iter().copied().collect();
     let mut watch = Watch::new(Abort::default(), folder.path(), folder.path(), Arc::default());
-    let mut field =
-        Field { farm: &mut farm, lab: &mut lab, switch: None, random: &mut random, ended, watch: &mut watch };
+    let journal = Journal::create(&folder.path().join("history.jsonl"), Run::of_nobody()).unwrap();
+    let mut field = Field {
+        farm: &mut farm,
+        lab: &mut lab,
+        switch: None,
+        random: &mut random,
+        ended,
+        watch: &mut watch,
+        journal: &journal,
+    };
     let fault: Fault = serde_json::from_str(text).unwrap();
     Active::begin(&fault, &[0, 1], &mut field).map(drop)
 }
@@ -144,6 +154,7 @@ fn faults_that_undo_or_wait_for_each_other_on_one_node_clash() {
         (cpu.clone(), simple("freeze")),
         (simple("disk_full"), simple("disk_full")),
         (simple("power_cut"), simple("disk_full")),
+        (simple("disk_dies"), simple("disk_full")),
         (clock.clone(), clock.clone()),
         (slow.clone(), simple("fsync_fails")),
         (slow, simple("pause")),
