@@ -61,20 +61,17 @@ fn signal(child: &Child, signal: Signal) -> Result<(), Lack> {
 }
 
 pub(super) fn signals(lab: &mut Lab) -> Result<(), Lack> {
-    let mut child = sleeper(lab)?;
+    let child = sleeper(lab)?;
     signal(&child, Signal::STOP)?;
     until("stop", || state(child.id()) == Some('T'))?;
     signal(&child, Signal::CONT)?;
     until("go on", || state(child.id()) == Some('S'))?;
-    for end in [Signal::KILL, Signal::TERM] {
+    for (mut child, end) in [(child, Signal::KILL), (sleeper(lab)?, Signal::TERM)] {
         signal(&child, end)?;
         if child.wait()?.signal() != Some(end.as_raw()) {
             return lack("a signal did not end it");
         }
-        child = sleeper(lab)?;
     }
-    child.kill()?;
-    child.wait()?;
     Ok(())
 }
 

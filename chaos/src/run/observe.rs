@@ -38,14 +38,13 @@ pub(super) fn observe(
     tell: &mut impl FnMut(&str),
 ) -> Result<(), RunError> {
     let Wish { experiment, seed, folder, .. } = wish;
-    let kept = |source| kept_in(folder)(source);
     let path = folder.join("history.jsonl");
-    let journal = Journal::create(&path, heading(wish, farm)).map_err(kept)?;
+    let journal = Journal::create(&path, heading(wish, farm)).map_err(kept_in(folder))?;
     pressure.tell(&journal);
     let observer = Observer::start(farm.askers(), journal.clone());
     let logs = farm.nodes.iter().map(|node| (node.name.clone(), node.log.clone())).collect();
     let acts = Acts::start(logs, journal.clone());
-    let workshop = Workshop::new(lab.folder()).map_err(kept)?;
+    let workshop = Workshop::new(lab.folder()).map_err(kept_in(folder))?;
     if experiment.workloads.contains(&Kind::Requests) {
         tell("deploying an app that takes orders");
         releases::deploy_orders(farm, &workshop, watch)?;
@@ -80,17 +79,17 @@ pub(super) fn observe(
     }
     drop(observer);
     // Where the disk is full, that is why it was given up, and not why it has failed.
-    let written = plan::write(wish, &chosen).and(journal.finish().map_err(kept));
+    let written = plan::write(wish, &chosen).and(journal.finish().map_err(kept_in(folder)));
     broken.and(written)?;
     if failed > 0 {
         return Err(RunError::Clients(failed));
     }
     gather(farm, &journal, &path, deployer.is_some(), watch, tell)?;
     drop(acts);
-    for (uuid, backend) in app::orders(&workshop.served).map_err(kept)? {
+    for (uuid, backend) in app::orders(&workshop.served).map_err(kept_in(folder))? {
         journal.note(Event::Served { uuid, backend });
     }
-    journal.finish().map_err(kept)?;
+    journal.finish().map_err(kept_in(folder))?;
     if wish.is_to_stop() { Err(RunError::Aborted("a signal".to_owned())) } else { Ok(()) }
 }
 

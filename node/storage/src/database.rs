@@ -245,12 +245,15 @@ impl Committer {
         if self.shared.fault.get().is_some() {
             return;
         }
-        let flushed = self.db.flush().map_err(|error| EngineError(error.to_string()));
-        let synced =
-            flushed.and_then(|_| self.sync.data().map_err(|error| EngineError(format!("fsync: {error}"))));
-        if let Err(error) = synced {
+        if let Err(error) = self.sync() {
             self.fail(&error);
         }
+    }
+
+    /// What was applied is on the disk when this returns.
+    fn sync(&self) -> Result<(), EngineError> {
+        self.db.flush().map_err(|error| EngineError(error.to_string()))?;
+        self.sync.data().map_err(|error| EngineError(format!("fsync: {error}")))
     }
 
     fn mark(&mut self) {
@@ -312,8 +315,7 @@ impl Committer {
         if changes {
             self.history.count(&mut batch);
             self.db.apply_batch(batch).map_err(failed)?;
-            self.db.flush().map_err(failed)?;
-            self.sync.data().map_err(|error| EngineError(format!("fsync: {error}")))?;
+            self.sync()?;
             self.shared.syncs.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
